@@ -1,0 +1,111 @@
+"""The contracts of the house: `Bijector`, `Network`, `Model` and `Spec`, and nothing else.
+
+Conventions, stated once:
+
+* Direction: `forward` maps data `x` to latent `z`, `inverse` maps `z` to `x`; `chain(a, b)` applies `a` first.
+* `log_det` is log |det d(out)/d(in)| of the function that was just called: shape [B], nats, summed over the
+  event, never a mean. So the log-dets of `forward` and `inverse` add to zero.
+* Batch first, always. Every function takes `cond=None` and `key=None` and may ignore them. A stochastic estimate
+  happens only where a key is given; without one the evaluation is deterministic.
+* Parameters are plain nested dicts of arrays. A leaf of integer dtype is a constant of the model (a fixed
+  permutation, a sign): it is saved with the rest and never optimized or averaged.
+* Latents are pytrees: nothing is thrown away, `decode(encode(x)) == x`.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+Key = Array  # a typed key, made by jax.random.key
+Params = PyTree
+Batch = Mapping[str, Array]  # {'x': [B, *event], 'label': [B] where there are labels}
+
+
+class Spec(NamedTuple):
+    """What a data set is: everything that a model may know of it before it sees it."""
+
+    name: str
+    shape: tuple[int, ...]  # of one event, e.g. (32, 32, 3) or (2,)
+    bins: int | None  # values are integers 0 .. bins - 1; None: continuous data
+    num_classes: int = 0  # 0: no labels
+    entropy: float | None = None  # nats per event, where it is known in closed form or by quadrature
+    source: str = ""
+    license: str = ""
+
+    @property
+    def dims(self) -> int:
+        """Number of scalars in one event."""
+        return math.prod(self.shape)
+
+
+class Bijector(NamedTuple):
+    """An invertible map with a tractable log-determinant, as three pure functions.
+
+    init(key, x, cond=None) -> (params, z): returns the transformed batch too, so that data-dependent
+        initialization needs no flag and `repeat` initializes all its layers in one scan.
+    forward(params, x, cond=None, key=None) -> (z, log_det)
+    inverse(params, z, cond=None, key=None) -> (x, log_det)
+    """
+
+    init: Callable[..., tuple[Params, PyTree]]
+    forward: Callable[..., tuple[PyTree, Float[Array, " B"]]]
+    inverse: Callable[..., tuple[PyTree, Float[Array, " B"]]]
+
+
+class Network(NamedTuple):
+    """A parametric function: init(key, x, cond=None) -> params, apply(params, x, cond=None) -> output."""
+
+    init: Callable[..., Params]
+    apply: Callable[..., Array]
+
+
+class Model(NamedTuple):
+    """A generative model as pure functions; a capability that a family lacks is None.
+
+    init(key, batch) -> (params, state): params is {group: tree}, state persists between steps without gradients
+        (chains, buffers, running statistics).
+    losses: ordered {group: (params, state, key, batch) -> (loss, (state, metrics))}; the step differentiates each
+        loss with respect to its own group only. Metrics are scalars; likelihoods are in nats per example.
+    sample(params, state, key, num, cond=None, temperature=1.0) -> x: [num, *event] float32 in data space
+        (integer values 0 .. bins - 1 for discrete data; a diverged sample is NaN, never silently clipped).
+    log_prob(params, state, key, batch) -> [B] nats of the data itself (discrete mass or continuous density).
+    bound: what log_prob is, 'exact' | 'lower' | 'estimate' | 'none'.
+    encode(params, state, key, batch) -> z and decode(params, state, z, cond=None) -> x as `sample` returns it.
+    energy(params, state, x, cond=None) -> [B], score(params, state, x, cond=None) -> like x.
+    """
+
+    init: Callable[..., tuple[dict[str, Params], PyTree]]
+    losses: Mapping[str, Callable[..., tuple[Float[Array, ""], tuple[PyTree, dict[str, Array]]]]]
+    sample: Callable[..., Array]
+    log_prob: Callable[..., Float[Array, " B"]] | None = None
+    bound: str = "none"
+    encode: Callable[..., PyTree] | None = None
+    decode: Callable[..., Array] | None = None
+    energy: Callable[..., Float[Array, " B"]] | None = None
+    score: Callable[..., Array] | None = None
+
+
+def sum_event(a: Float[Array, "B *event"]) -> Float[Array, " B"]:
+    """Sums over every axis but the first, in float32 or wider: log-densities in bfloat16 lose whole nats."""
+    return a.reshape(a.shape[0], -1).sum(1, dtype=jnp.promote_types(a.dtype, jnp.float32))
+
+
+def is_trainable(leaf: Array) -> bool:
+    """True for floating-point leaves; integer leaves are constants of the model."""
+    return jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
+def partition(tree: PyTree) -> tuple[PyTree, PyTree]:
+    """Splits a tree into its trainable leaves and the rest; each half has None where the other has a leaf."""
+    trainable = jax.tree.map(lambda a: a if is_trainable(a) else None, tree)
+    rest = jax.tree.map(lambda a: None if is_trainable(a) else a, tree)
+    return trainable, rest
+
+
+def combine(trainable: PyTree, rest: PyTree) -> PyTree:
+    """Undoes `partition`."""
+    return jax.tree.map(lambda a, b: b if a is None else a, trainable, rest, is_leaf=lambda a: a is None)
