@@ -1,0 +1,35 @@
+"""Rearrangements: volume-preserving, no parameters."""
+
+import jax.numpy as jnp
+
+from genflow.bijectors.combinators import fixed
+from genflow.core import Bijector
+
+
+def squeeze(factor: int = 2) -> Bijector:
+    """Space to depth: [B, H, W, C] -> [B, H / f, W / f, C f^2].
+
+    Raises:
+      ValueError: height or width is not divisible by the factor.
+
+    Reference: Dinh et al. (2017), Density estimation using Real NVP, arXiv:1605.08803, section 3.6.
+    """
+
+    def forward(x):
+        B, H, W, C = x.shape
+        if H % factor or W % factor:
+            raise ValueError(f"squeeze: image of {H}x{W} is not divisible by {factor}; use fewer levels")
+        x = x.reshape(B, H // factor, factor, W // factor, factor, C)
+        return x.transpose(0, 1, 3, 5, 2, 4).reshape(B, H // factor, W // factor, C * factor**2)
+
+    def inverse(z):
+        B, H, W, C = z.shape
+        z = z.reshape(B, H, W, C // factor**2, factor, factor)
+        return z.transpose(0, 1, 4, 2, 5, 3).reshape(B, H * factor, W * factor, C // factor**2)
+
+    return fixed(forward, inverse)
+
+
+def flip() -> Bijector:
+    """Reverses the last axis."""
+    return fixed(lambda x: jnp.flip(x, -1), lambda z: jnp.flip(z, -1))
