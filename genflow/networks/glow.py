@@ -1,0 +1,45 @@
+"""The conditioners of Glow's couplings and split priors."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+
+from genflow.core import Network
+from genflow.networks.conv import ActNormConv, ZeroConv, mark_border
+from genflow.networks.pure import pure
+
+
+class GlowConv(nn.Module):
+    """3x3 conv, 1x1 conv, zero 3x3 conv, with ActNorm after the first two and the border marked."""
+
+    features: int
+    width: int
+
+    @nn.compact
+    def __call__(self, x, cond=None):
+        h = ActNormConv(self.width)(mark_border(x))
+        if cond is not None:
+            h += nn.Dense(self.width, param_dtype=x.dtype)(cond)[:, None, None, :]
+        h = ActNormConv(self.width, (1, 1))(nn.relu(h))
+        return ZeroConv(self.features)(mark_border(nn.relu(h)))
+
+
+class _ZeroConvOnly(nn.Module):
+    features: int
+
+    @nn.compact
+    def __call__(self, x, cond=None):
+        return ZeroConv(self.features)(mark_border(x))
+
+
+def glow_conv(width: int) -> Callable[[int], Network]:
+    """Conditioner [B, H, W, C], cond [B, D] or None -> [B, H, W, features].
+
+    Reference: Kingma and Dhariwal (2018), Glow, arXiv:1807.03039, section 3.3 and the official code.
+    """
+    return lambda features: pure(GlowConv(features, width))
+
+
+def zero_conv() -> Callable[[int], Network]:
+    """One zero-initialized 3x3 convolution: the parameters of Glow's split priors."""
+    return lambda features: pure(_ZeroConvOnly(features))

@@ -1,0 +1,17 @@
+"""The bridge from Linen modules to pure functions."""
+
+import flax.linen as nn
+
+from genflow.core import Network
+
+
+def pure(module: nn.Module) -> Network:
+    """A Linen module that holds parameters only, as init(key, x, cond) -> params and apply(params, x, cond)."""
+
+    def init(key, x, cond=None):
+        return module.init(key, x, cond)["params"]
+
+    def apply(params, x, cond=None):
+        return module.apply({"params": params}, x, cond)
+
+    return Network(init, apply)

@@ -1,0 +1,35 @@
+"""Residual convolutional networks at constant resolution."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+
+from genflow.core import Network
+from genflow.networks.conv import Conv, ZeroConv
+from genflow.networks.pure import pure
+
+
+class ResNet(nn.Module):
+    """Conv, pre-activation residual blocks (GroupNorm, SiLU, 3x3 conv, twice; the last of a block zero), zero conv."""
+
+    features: int
+    width: int
+    num_blocks: int
+
+    @nn.compact
+    def __call__(self, x, cond=None):
+        h = Conv(self.width)(x)
+        for _ in range(self.num_blocks):
+            r = Conv(self.width)(nn.silu(nn.GroupNorm(min(8, self.width), param_dtype=x.dtype)(h)))
+            if cond is not None:
+                r += nn.Dense(self.width, param_dtype=x.dtype)(cond)[:, None, None, :]
+            h += ZeroConv(self.width)(nn.silu(nn.GroupNorm(min(8, self.width), param_dtype=x.dtype)(r)))
+        return ZeroConv(self.features)(nn.silu(h))
+
+
+def resnet(width: int, num_blocks: int) -> Callable[[int], Network]:
+    """Builder of residual networks [B, H, W, C], cond [B, D] or None -> [B, H, W, features]; zero at the start.
+
+    Reference: He et al. (2016), Identity mappings in deep residual networks, arXiv:1603.05027.
+    """
+    return lambda features: pure(ResNet(features, width, num_blocks))
