@@ -1,0 +1,30 @@
+"""Model families. `MODELS` maps `config.model.name` to a builder; the builder's signature is the section's schema."""
+
+import inspect
+from collections.abc import Mapping
+
+from genflow.core import Model, Spec
+from genflow.errors import UserError
+from genflow.models.flow import coupling_flow, glow
+from genflow.models.vae import vae
+
+MODELS = {"coupling_flow": coupling_flow, "glow": glow, "vae": vae}
+
+
+def build(section: Mapping, spec: Spec) -> Model:
+    """Calls the builder that a configuration's `model` section names.
+
+    Raises:
+      UserError: unknown name, unknown keyword, or a value that the builder refuses.
+    """
+    kwargs = dict(section)
+    name = kwargs.pop("name")
+    if name not in MODELS:
+        raise UserError(f"config.model.name={name!r}: expected one of {', '.join(MODELS)}")
+    known = [p for p in inspect.signature(MODELS[name]).parameters if p != "spec"]
+    if unknown := sorted(set(kwargs) - set(known)):
+        raise UserError(f"config.model.{unknown[0]}: {name} has no such argument; it has {', '.join(known)}")
+    try:
+        return MODELS[name](spec, **kwargs)
+    except ValueError as error:
+        raise UserError(f"config.model ({name}): {error}") from error
