@@ -1,0 +1,111 @@
+"""From log-probabilities in nats to figures: the only place that knows bits per dimension."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from genflow.core import Key, Model, Params, Spec
+
+LN2 = math.log(2.0)
+Place = Callable[[dict], dict]  # puts a host batch where the computation wants it
+
+
+class Score(NamedTuple):
+    """A mean over examples with its standard error, in the unit of `unit(spec)`; lower is better."""
+
+    value: float
+    standard_error: float
+    num_examples: int
+
+
+def unit(spec: Spec) -> str:
+    """'bits/dim' for discrete data, 'nats' (negative log-density) for continuous data, which have no bin."""
+    return "nats" if spec.bins is None else "bits/dim"
+
+
+def in_unit(spec: Spec, nll):
+    """Negative log-likelihood in nats per example to the spec's unit: nll / (dims ln 2) for discrete data."""
+    return nll if spec.bins is None else nll / (spec.dims * LN2)
+
+
+def score(spec: Spec, log_probs: Float[np.ndarray, " N"], split: str = "data") -> Score:
+    """Mean and standard error of the examples' negative log-likelihoods in the spec's unit.
+
+    Raises:
+      FloatingPointError: some log-probability is not finite; names the first such example.
+    """
+    bad = np.flatnonzero(~np.isfinite(log_probs))
+    if bad.size:
+        raise FloatingPointError(
+            f"log_prob is not finite for {bad.size} of {len(log_probs)} examples of {split}, first index {bad[0]}"
+        )
+    values = in_unit(spec, -np.asarray(log_probs, np.float64))
+    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return Score(float(values.mean()), float(error), len(values))
+
+
+def log_probs(
+    model: Model,
+    params: Params,
+    state,
+    dataset,
+    key: Key,
+    batch_size: int,
+    num_repeats: int = 1,
+    limit: int = 0,
+    place: Place = lambda batch: batch,
+) -> Float[np.ndarray, " N"]:
+    """log_prob of every example of a data set, in nats, averaged over independent noise draws.
+
+    The average of log_prob over draws keeps a lower bound a lower bound. The noise is a function of the key and the
+    example's position only.
+    """
+    evaluate = compiled_log_prob(model)
+    out = []
+    for i, (batch, count) in enumerate(batches(dataset, batch_size, limit)):
+        keys = [jax.random.fold_in(key, i * num_repeats + r) for r in range(num_repeats)]
+        draws = [evaluate(params, state, k, place(batch)) for k in keys]
+        out.append(np.mean([np.asarray(d, np.float64) for d in draws], axis=0)[:count])
+    return np.concatenate(out)
+
+
+def compiled_log_prob(model: Model) -> Callable:
+    """jit of model.log_prob, compiled once for each model."""
+    if model.log_prob not in _COMPILED:
+        _COMPILED[model.log_prob] = jax.jit(model.log_prob)
+    return _COMPILED[model.log_prob]
+
+
+_COMPILED: dict[Callable, Callable] = {}
+
+
+def batches(dataset, batch_size: int, limit: int = 0) -> Iterator[tuple[dict, int]]:
+    """(batch, number of real examples in it) in order; the last batch is filled up by repeating its last example."""
+    num = min(dataset.num, limit) if limit else dataset.num
+    for start in range(0, num, batch_size):
+        index = np.arange(start, start + batch_size)
+        yield dataset.fetch(np.minimum(index, num - 1)), min(batch_size, num - start)
+
+
+def round_trip(model: Model, params: Params, state, batch) -> np.ndarray:
+    """decode(encode(x)) without noise, as float32 in data space."""
+    both = jax.jit(lambda p, s, b: model.decode(p, s, model.encode(p, s, None, b)))
+    return np.asarray(both(params, state, batch), np.float32)
+
+
+def sampler(model: Model, params: Params, state, num: int) -> Callable[..., np.ndarray]:
+    """Returns draw(key, temperature=1.0) -> [num, *event] float32 in data space, compiled once for all temperatures.
+
+    Non-finite samples stay as they are; `nonfinite` counts them.
+    """
+    compiled = jax.jit(lambda p, s, key, temperature: model.sample(p, s, key, num, None, temperature))
+    return lambda key, temperature=1.0: np.asarray(compiled(params, state, key, temperature), np.float32)
+
+
+def nonfinite(samples: np.ndarray) -> int:
+    """How many of the samples have a NaN or an infinity."""
+    return int((~np.isfinite(samples.reshape(len(samples), -1)).all(1)).sum())

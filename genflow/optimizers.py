@@ -1,0 +1,77 @@
+"""Optimizers from a configuration section: one for each parameter group."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import optax
+from jaxtyping import PyTree
+
+from genflow.errors import UserError
+
+
+class GroupOptimizer(NamedTuple):
+    """How one parameter group is updated: on steps that `every` divides, by `update`, at `schedule(step)`."""
+
+    init: Callable
+    update: Callable
+    schedule: Callable
+    every: int
+
+
+def make_optimizers(section: Mapping, groups: list[str], num_steps: int) -> dict[str, GroupOptimizer]:
+    """Builds {group: GroupOptimizer} from `config.optimizer` and the overrides in `config.optimizer.groups`.
+
+    Raises:
+      UserError: `groups` names a parameter group that the model does not have.
+    """
+    shared = dict(section)
+    overrides = shared.pop("groups")
+    if unknown := sorted(set(overrides) - set(groups)):
+        raise UserError(f"config.optimizer.groups.{unknown[0]}: the model's parameter groups are {', '.join(groups)}")
+    return {group: group_optimizer(shared | dict(overrides.get(group, {})), num_steps) for group in groups}
+
+
+def group_optimizer(options: Mapping, num_steps: int) -> GroupOptimizer:
+    """One optimizer: clipping, the named update rule, decoupled weight decay on matching paths, the schedule."""
+    updates = num_steps // options["every"]
+    schedule = learning_rate_schedule(options, updates)
+    clip = optax.clip_by_global_norm(options["clip_norm"]) if options["clip_norm"] else optax.identity()
+    decay = optax.add_decayed_weights(options["weight_decay"], lambda tree: path_mask(options["decay_pattern"], tree))
+    rule = optax.chain(clip, _scaling(options), decay, optax.scale_by_learning_rate(schedule))
+    return GroupOptimizer(rule.init, rule.update, schedule, options["every"])
+
+
+def _scaling(options):
+    b1, b2, eps = options["b1"], options["b2"], options["eps"]
+    rules = {
+        "adam": lambda: optax.scale_by_adam(b1, b2, eps),
+        "adamax": lambda: optax.scale_by_adamax(b1, b2, eps),
+        "rmsprop": lambda: optax.scale_by_rms(b2, eps),
+        "sgd": lambda: optax.trace(b1) if b1 else optax.identity(),
+        "lion": lambda: optax.scale_by_lion(b1, b2),
+    }
+    return rules[options["name"]]()
+
+
+def learning_rate_schedule(options: Mapping, num_steps: int) -> Callable:
+    """Linear warm-up from 0 to the peak, then constant, or cosine or linear decay to final_scale * peak."""
+    peak, warmup = options["learning_rate"], options["warmup_steps"]
+    rest = max(num_steps - warmup, 1)
+    decay = {
+        "constant": lambda: optax.constant_schedule(peak),
+        "cosine": lambda: optax.cosine_decay_schedule(peak, rest, options["final_scale"]),
+        "linear": lambda: optax.linear_schedule(peak, peak * options["final_scale"], rest),
+    }[options["schedule"]]()
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decay], [warmup]) if warmup else decay
+
+
+def path_mask(pattern: str, tree: PyTree) -> PyTree:
+    """True for the leaves whose slash-separated path matches the regular expression anywhere."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: re.search(pattern, leaf_name(path)) is not None, tree)
+
+
+def leaf_name(path) -> str:
+    """'model/level/steps/actnorm/bias' for the path of a leaf."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")

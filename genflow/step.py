@@ -1,0 +1,176 @@
+"""The one training step of every family, and several of them as one on-device loop."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, PyTree
+
+from genflow.core import Batch, Key, Model, Params, combine, partition
+from genflow.optimizers import GroupOptimizer
+
+
+class TrainState(NamedTuple):
+    """Everything that a step changes; a run is resumed from this and nothing else."""
+
+    step: Array  # int32, optimizer steps taken (skipped ones included)
+    params: dict[str, Params]
+    opt_state: dict[str, PyTree]
+    state: PyTree  # of the model: chains, buffers
+    ema: dict[str, Params]  # biased running average of the trainable leaves; {} when off
+    ema_steps: Array  # int32, updates in the average
+    skipped: Array  # int32, non-finite updates that were not applied
+    skipped_in_a_row: Array  # int32
+
+
+def init_state(
+    model: Model, optimizers: dict[str, GroupOptimizer], ema_decay: float, key: Key, batch: Batch
+) -> TrainState:
+    """Initializes parameters from one batch (data-dependent layers need it), optimizers and counters."""
+    params, state = model.init(key, batch)
+    weights = {group: partition(params[group])[0] for group in params}
+    opt_state = {group: optimizers[group].init(weights[group]) for group in model.losses}
+    ema = jax.tree.map(jnp.zeros_like, weights) if ema_decay else {}
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(zero, params, opt_state, state, ema, zero, zero, zero)
+
+
+def make_step(
+    model: Model, optimizers: dict[str, GroupOptimizer], seed: int, ema_decay: float = 0.0, accumulate: int = 1
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+    """Returns step(train_state, batch) -> (train_state, metrics).
+
+    For each parameter group in order: differentiate its loss with respect to it alone, update it. The randomness of a
+    step is a function of (seed, step). A non-finite loss or gradient in any group leaves everything but the counters
+    as it was.
+    """
+
+    def step(train_state, batch):
+        key = jax.random.fold_in(jax.random.key(seed), train_state.step)
+        new, metrics, finite = train_state, {}, jnp.array(True)
+        for i, group in enumerate(model.losses):
+            gradient = accumulated_gradient(model.losses[group], group, accumulate)
+            grads, state, group_metrics = gradient(new.params, new.state, jax.random.fold_in(key, i), batch)
+            finite &= jnp.isfinite(group_metrics["loss"]) & jnp.isfinite(group_metrics["grad_norm"])
+            new = _apply(new, group, optimizers[group], grads, state)
+            metrics |= _prefixed(group_metrics, group, len(model.losses))
+        new = _average(new, ema_decay)
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, train_state)
+        return _count(kept, train_state, finite), metrics
+
+    return step
+
+
+def accumulated_gradient(loss: Callable, group: str, micro_batches: int) -> Callable:
+    """(params, state, key, batch) -> (gradient, state, metrics), averaged over micro-batches one after the other."""
+
+    def gradient(params, state, key, batch):
+        weights, constants = partition(params[group])
+
+        def objective(weights, state, key, batch):
+            return loss(params | {group: combine(weights, constants)}, state, key, batch)
+
+        def one(carry, inputs):
+            state, i = carry
+            (value, (state, metrics)), grads = jax.value_and_grad(objective, has_aux=True)(
+                weights, state, jax.random.fold_in(key, i), inputs
+            )
+            return (state, i + 1), (grads, metrics | {"loss": value})
+
+        if micro_batches == 1:
+            (state, _), (grads, metrics) = one((state, 0), batch)
+        else:
+            carry = (state, jnp.zeros((), jnp.int32))
+            (state, _), stacked = jax.lax.scan(one, carry, _micro_batches(batch, micro_batches))
+            grads, metrics = jax.tree.map(lambda a: a.mean(0), stacked)
+        return grads, state, metrics | {"grad_norm": optax.global_norm(grads)}
+
+    return gradient
+
+
+def _micro_batches(batch, count):
+    """[B, ...] -> [count, B / count, ...] such that every device keeps its own rows."""
+    return jax.tree.map(lambda a: a.reshape(-1, count, *a.shape[1:]).swapaxes(0, 1), batch)
+
+
+def _apply(train_state, group, optimizer, grads, state):
+    """One optimizer update of one group, only on the steps that `every` divides."""
+    weights, constants = partition(train_state.params[group])
+    updates, opt_state = optimizer.update(grads, train_state.opt_state[group], weights)
+    fresh = (optax.apply_updates(weights, updates), opt_state)
+    if optimizer.every > 1:
+        due = (train_state.step + 1) % optimizer.every == 0
+        fresh = jax.tree.map(lambda a, b: jnp.where(due, a, b), fresh, (weights, train_state.opt_state[group]))
+    weights, opt_state = fresh
+    return train_state._replace(
+        params=train_state.params | {group: combine(weights, constants)},
+        opt_state=train_state.opt_state | {group: opt_state},
+        state=state,
+    )
+
+
+def _average(train_state, decay):
+    if not decay:
+        return train_state
+    weights = {group: partition(train_state.params[group])[0] for group in train_state.params}
+    ema = jax.tree.map(lambda a, w: decay * a + (1 - decay) * w, train_state.ema, weights)
+    return train_state._replace(ema=ema, ema_steps=train_state.ema_steps + 1)
+
+
+def _count(kept, old, finite):
+    bad = (~finite).astype(jnp.int32)
+    return kept._replace(
+        step=old.step + 1, skipped=old.skipped + bad, skipped_in_a_row=(old.skipped_in_a_row + 1) * bad
+    )
+
+
+def _prefixed(metrics, group, num_groups):
+    return metrics if num_groups == 1 else {f"{group}/{name}": value for name, value in metrics.items()}
+
+
+def averaged_params(train_state: TrainState, ema_decay: float) -> dict[str, Params]:
+    """The parameters that evaluation uses: the debiased average ema / (1 - decay^n), or the raw ones when it is off.
+
+    Reference: Kingma and Ba (2015), Adam, arXiv:1412.6980, section 3 (the same bias correction).
+    """
+    if not ema_decay:
+        return train_state.params
+    steps = jnp.maximum(train_state.ema_steps, 1)
+    scale = 1.0 / (1.0 - jnp.float32(ema_decay) ** steps)
+    fresh = train_state.ema_steps == 0
+    averaged = {}
+    for group, params in train_state.params.items():
+        weights, constants = partition(params)
+        mean = jax.tree.map(lambda a, w: jnp.where(fresh, w, a * scale), train_state.ema[group], weights)
+        averaged[group] = combine(mean, constants)
+    return averaged
+
+
+def make_call(step: Callable, fetch: Callable) -> Callable:
+    """Several steps as one compiled loop: call(train_state, data, feed, count) -> (train_state, mean metrics).
+
+    Args:
+      fetch: (key_step, data, one entry of feed) -> batch, run on the device.
+
+    The number of steps `count` is an argument, not a shape: a shorter last call compiles nothing new. `feed` has a
+    leading axis of at least `count` entries.
+    """
+
+    def call(train_state, data, feed, count):
+        def one(i, carry):
+            train_state, totals = carry
+            entry = jax.tree.map(lambda a: a[i], feed)
+            train_state, metrics = step(train_state, fetch(train_state.step, data, entry))
+            return train_state, jax.tree.map(jnp.add, totals, metrics)
+
+        entry = jax.tree.map(lambda a: a[0], feed)
+        shapes = jax.eval_shape(lambda s: step(s, fetch(s.step, data, entry))[1], train_state)
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+        train_state, totals = jax.lax.fori_loop(0, count, one, (train_state, zeros))
+        means = jax.tree.map(lambda a: a / count, totals)
+        counters = {"skipped": train_state.skipped, "skipped_in_a_row": train_state.skipped_in_a_row}
+        return train_state, means | counters
+
+    return call
