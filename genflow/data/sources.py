@@ -1,0 +1,64 @@
+"""Finds the data set that a name means."""
+
+import difflib
+import os
+import re
+from pathlib import Path
+
+from genflow.data import arrays, densities, embedded, folder, tfds
+from genflow.data.embedded import Source
+from genflow.errors import UserError
+
+EMBEDDED = {"digits": embedded.digits, "patches": embedded.patches}
+NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*")
+
+
+def find(config, seed: int) -> Source:
+    """Returns the spec and the parts, as their source divides them, of `data.name`.
+
+    Raises:
+      UserError: there is no such data set; the message names the folders that were searched and the remedy.
+    """
+    name = config.name
+    kind, colon, path = name.partition(":")
+    prefixed = {
+        "synthetic": lambda: embedded.synthetic(name, config.num_examples),
+        "array": lambda: arrays.array_file(Path(path).expanduser()),
+        "folder": lambda: folder.image_folder(Path(path).expanduser(), bool(config.crop or config.image_size)),
+    }
+    if colon and not (path and kind in prefixed):
+        raise UserError(f"data.name={name!r}: write array:FILE, folder:DIR or synthetic:HxWxC")
+    if colon:
+        return prefixed[kind]()
+    if name in EMBEDDED:
+        return EMBEDDED[name]()
+    if name in densities.DENSITIES:
+        return densities.density(name, config.num_examples, seed)
+    return _by_name(name, config.data_dir)
+
+
+def data_dirs(data_dir: str) -> list[Path]:
+    """Returns the folders where prepared data sets may be, the first being where new ones go."""
+    variables = [os.environ.get(v) for v in ("GENFLOW_DATA", "TFDS_DATA_DIR")]
+    chosen = [data_dir] if data_dir else [v for v in variables if v] + ["~/tensorflow_datasets"]
+    return [Path(d).expanduser() for d in chosen]
+
+
+def _by_name(name: str, data_dir: str) -> Source:
+    folders = data_dirs(data_dir)
+    for root in folders if NAME.fullmatch(name) else ():
+        if (root / f"{name}.npz").is_file():
+            return arrays.prepared_file(name, root / f"{name}.npz")
+        if version := tfds.prepared_version(root / name):
+            return tfds.prepared_set(name, version)
+    raise _missing(name, folders)
+
+
+def _missing(name: str, folders: list[Path]) -> UserError:
+    guess = difflib.get_close_matches(name, [*EMBEDDED, *densities.DENSITIES], n=1)
+    hint = f"did you mean {guess[0]!r}? Or " if guess else ""
+    searched = ", ".join(map(str, folders))
+    return UserError(
+        f"data.name={name!r} was not found in {searched}; {hint}run "
+        f"`python scripts/prepare_data.py {name} --data_dir={folders[0]}`"
+    )
