@@ -1,0 +1,97 @@
+"""Pixels: sheets of images, rows by temperature, reconstructions."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Num, UInt8
+from matplotlib.figure import Figure
+from PIL import Image
+
+MAGENTA = (255, 0, 255)  # what a pixel that is not finite looks like
+SHEET_WIDTH = 810  # pixels, at most, unless the images themselves are wider
+TILE_WIDTH = 96  # pixels, at most, to which a small image is enlarged
+MAX_FACTOR = 9  # of enlargement
+GAP = 3  # pixels between images
+
+Images = Num[np.ndarray, "n h w c"]  # values 0 .. bins - 1, or any range where bins is None; 1 or 3 channels
+
+
+class Picture(NamedTuple):
+    """One section of the report: pictures by label ('' for none) and a sentence about them."""
+
+    rows: Mapping[str, UInt8[np.ndarray, "h w c"] | Figure]
+    note: str = ""
+
+
+def rgb(images: Images, bins: int | None) -> UInt8[np.ndarray, "n h w 3"]:
+    """Returns images for the eye: clipped to their range, gray as RGB, pixels that are not finite magenta."""
+    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise ValueError(f"only images [n, h, w, 1 or 3] can be drawn, not an array of shape {list(images.shape)}")
+    values = np.asarray(images, np.float32)
+    finite = np.isfinite(values)
+    low, high = (0, bins - 1) if bins else (values.min(where=finite, initial=0), values.max(where=finite, initial=0))
+    levels = np.where(finite, (values - low) / max(high - low, 1e-12), 0).clip(0, 1)
+    pixels = np.rint(255 * levels).astype(np.uint8)
+    return np.where(finite.all(-1, keepdims=True), pixels, np.uint8(MAGENTA))
+
+
+def tiles(images: Images, bins: int | None, columns: int = 0) -> UInt8[np.ndarray, "h w 4"]:
+    """Returns images in a grid, enlarged by a whole factor, on a transparent ground; columns 0: as many as rows."""
+    pixels = rgb(images, bins)
+    num, height, width, _ = pixels.shape
+    columns = min(columns or math.isqrt(num - 1) + 1, num)
+    factor = min(max(min(SHEET_WIDTH // columns - GAP, TILE_WIDTH) // width, 1), MAX_FACTOR)
+    pixels = pixels.repeat(factor, 1).repeat(factor, 2)
+    row, column = height * factor + GAP, width * factor + GAP
+    grid = np.zeros((math.ceil(num / columns) * row, columns * column, 4), np.uint8)
+    for i, tile in enumerate(pixels):
+        top, left = i // columns * row, i % columns * column
+        place = grid[top : top + row - GAP, left : left + column - GAP]
+        place[..., :3], place[..., 3] = tile, 255
+    return grid[:-GAP, :-GAP]
+
+
+def sheet(images: Images, bins: int | None, columns: int = 0) -> UInt8[np.ndarray, "h w 3"]:
+    """Returns `tiles` on white."""
+    grid = tiles(images, bins, columns)
+    return np.where(grid[..., 3:] > 0, grid[..., :3], np.uint8(255))
+
+
+def samples(images: Images, bins: int | None) -> Picture:
+    """Returns one large sheet."""
+    return Picture({"": tiles(images, bins)}, broken_note(images))
+
+
+def temperatures(images: Mapping[float, Images], bins: int | None) -> Picture:
+    """Returns a row of samples for each temperature."""
+    rows = {f"T = {temperature:g}": _strip(row, bins) for temperature, row in images.items()}
+    return Picture(rows, broken_note(np.concatenate(list(images.values()))))
+
+
+def reconstructions(images: Images, decoded: Images, bins: int | None) -> Picture:
+    """Returns originals above their reconstructions."""
+    rows = {"original": _strip(images, bins), "reconstruction": _strip(decoded, bins)}
+    difference = np.abs(np.asarray(images, np.float32) - decoded)
+    largest = difference.max(where=np.isfinite(difference), initial=0)
+    note = f"Largest difference {largest:.3g}" + (f" of {bins - 1} levels." if bins else ".")
+    return Picture(rows, f"{note} {broken_note(decoded)}".strip())
+
+
+def _strip(images: Images, bins: int | None) -> UInt8[np.ndarray, "h w 4"]:
+    width = images.shape[2]
+    columns = max(SHEET_WIDTH // (GAP + width * math.ceil(60 / width)), 4)  # at least 60 pixels an image
+    return tiles(images[:columns], bins, columns)
+
+
+def broken_note(images: np.ndarray) -> str:
+    """Returns a sentence that counts the images with pixels that are not finite; nothing where there are none."""
+    count = int((~np.isfinite(images).reshape(len(images), -1).all(1)).sum())
+    return f"Images with non-finite pixels, drawn in magenta: {count:,} of {len(images):,}." if count else ""
+
+
+def save_png(pixels: UInt8[np.ndarray, "h w c"], path: Path | str) -> None:
+    """Writes pixels to a PNG file."""
+    Image.fromarray(pixels).save(path, format="PNG", optimize=True)
