@@ -15,6 +15,7 @@ from jaxtyping import Array
 
 from genflow.core import Spec
 
+
 class Dequantizer(NamedTuple):
     """init(key, x, cond) -> (params, y); forward(params, x, cond, key) -> (y, log_weight [B]); inverse(y) -> x."""
 
@@ -29,7 +30,7 @@ def dequantizer(spec: Spec) -> Dequantizer:
 
 
 def uniform(bins: int) -> Dequantizer:
-    """y = (x + u) / bins - 1/2 with u ~ U[0, 1): y in [-1/2, 1/2), log_weight = -dims log(bins) nats.
+    """Y = (x + u) / bins - 1/2 with u ~ U[0, 1): y in [-1/2, 1/2), log_weight = -dims log(bins) nats.
 
     Without a key, u = 1/2 (the middle of the bin).
     """
@@ -48,7 +49,7 @@ def uniform(bins: int) -> Dequantizer:
 
 
 def continuous() -> Dequantizer:
-    """y = x: the data are already continuous."""
+    """Y = x: the data are already continuous."""
 
     def forward(params, x, cond=None, key=None):
         return x, jnp.zeros(x.shape[0], x.dtype)

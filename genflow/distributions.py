@@ -12,12 +12,12 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 def normal_log_prob(x: Array, mean: Array | float = 0.0, log_std: Array | float = 0.0) -> Array:
-    """log N(x; mean, exp(log_std)^2), elementwise."""
+    """Log N(x; mean, exp(log_std)^2), elementwise."""
     return -0.5 * (((x - mean) * jnp.exp(-log_std)) ** 2 + LOG_2PI) - log_std
 
 
 def standard_normal_log_prob(z: PyTree) -> Float[Array, " B"]:
-    """log N(z; 0, I), summed over every leaf of a batch of latents."""
+    """Log N(z; 0, I), summed over every leaf of a batch of latents."""
     return sum(sum_event(normal_log_prob(leaf)) for leaf in jax.tree.leaves(z))
 
 
@@ -42,7 +42,7 @@ def normal_kl(mean: Array, log_std: Array) -> Array:
 
 
 def bernoulli_log_prob(x: Array, logits: Array) -> Array:
-    """log Bernoulli(x; sigmoid(logits)) for x in {0, 1}, elementwise."""
+    """Log Bernoulli(x; sigmoid(logits)) for x in {0, 1}, elementwise."""
     return -jax.nn.softplus(jnp.where(x > 0.5, -logits, logits))
 
 
@@ -64,7 +64,9 @@ def discretized_logistic_log_prob(x: Array, mean: Array, log_scale: Array, bins:
     return jnp.where((x < 0.5) | (x > bins - 1.5), edges, inside)
 
 
-def discretized_logistic_sample(key: Array, mean: Array, log_scale: Array, bins: int, temperature: float = 1.0) -> Array:
+def discretized_logistic_sample(
+    key: Array, mean: Array, log_scale: Array, bins: int, temperature: float = 1.0
+) -> Array:
     """Draws integers 0 .. bins - 1 (as floats) from the rounded logistic; `temperature` multiplies the scale."""
     x = mean + temperature * jnp.exp(log_scale) * jax.random.logistic(key, mean.shape, mean.dtype)
     return jnp.clip(jnp.round((x + 1.0) * (bins - 1) / 2.0), 0, bins - 1)

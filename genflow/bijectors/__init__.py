@@ -1,6 +1,6 @@
 """Invertible maps with tractable log-determinants."""
 
-from genflow.bijectors.combinators import chain, factor_out, identity, invert, repeat
+from genflow.bijectors.combinators import MEMORY, chain, factor_out, identity, invert, repeat
 from genflow.bijectors.coupling import (
     Split,
     Transform,
@@ -18,6 +18,7 @@ from genflow.bijectors.marginal import histogram_gaussianization
 from genflow.bijectors.reshape import flip, squeeze
 
 __all__ = [
+    "MEMORY",
     "Split",
     "Transform",
     "actnorm",

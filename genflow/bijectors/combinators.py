@@ -182,7 +182,7 @@ def factor_out(rest: Bijector | None = None) -> Bijector:
 
 
 def identity() -> Bijector:
-    """z = x, log-det 0."""
+    """Z = x, log-det 0."""
     return fixed(lambda x: x, lambda z: z)
 
 

@@ -44,7 +44,7 @@ def halves(swap: bool = False) -> Split:
 
 
 def additive() -> Transform:
-    """z = x + shift. Reference: Dinh et al. (2015), NICE, arXiv:1410.8516, section 3.2."""
+    """Z = x + shift. Reference: Dinh et al. (2015), NICE, arXiv:1410.8516, section 3.2."""
     return Transform(
         1,
         lambda raw, x: (x + raw[..., 0], jnp.zeros_like(x)),
@@ -53,7 +53,7 @@ def additive() -> Transform:
 
 
 def affine(log_scale: Callable[[Array], Array]) -> Transform:
-    """z = (x + shift) * exp(log_scale(raw)), raw and shift interleaved on the last axis.
+    """Z = (x + shift) * exp(log_scale(raw)), raw and shift interleaved on the last axis.
 
     Reference: Kingma and Dhariwal (2018), Glow, arXiv:1807.03039, table 1, shift first as in the official code.
     """
@@ -70,12 +70,12 @@ def affine(log_scale: Callable[[Array], Array]) -> Transform:
 
 
 def sigmoid_scale(raw: Array) -> Array:
-    """log sigmoid(raw + 2): Glow's scale, below 1, so that forward cannot explode."""
+    """Log sigmoid(raw + 2): Glow's scale, below 1, so that forward cannot explode."""
     return jax.nn.log_sigmoid(raw + 2.0)
 
 
 def tanh_scale(bound: float = 2.0) -> Callable[[Array], Array]:
-    """bound * tanh(raw / bound): log-scale within +-bound, identity at raw = 0."""
+    """Bound * tanh(raw / bound): log-scale within +-bound, identity at raw = 0."""
     return lambda raw: bound * jnp.tanh(raw / bound)
 
 

@@ -8,7 +8,7 @@ from genflow.core import Bijector
 
 
 def actnorm(scale_factor: float = 3.0) -> Bijector:
-    """z = (x + b) * exp(scale_factor * s) per channel; b and s from the first batch so that z has mean 0, variance 1.
+    """Z = (x + b) * exp(scale_factor * s) per channel; b and s from the first batch so that z has mean 0, variance 1.
 
     `scale_factor` multiplies the learning rate of the log-scale.
 
@@ -39,7 +39,7 @@ def channel_log_det(log_scale, x):
 
 
 def channel_affine() -> Bijector:
-    """z = (x - mean) * exp(-log_std) per channel, identity at the start: a learned Gaussian prior on top of a flow.
+    """Z = (x - mean) * exp(-log_std) per channel, identity at the start: a learned Gaussian prior on top of a flow.
 
     Reference: Kingma and Dhariwal (2018), Glow, arXiv:1807.03039, the learned top prior of the official code.
     """

@@ -31,7 +31,9 @@ def histogram_gaussianization(bins: int, smoothing: float = 1.0) -> Bijector:
         mass_k = _pick(mass, index)
         lower = _pick(below, index) + mass_k * fraction
         upper = _pick(above, index) + mass_k * (1.0 - fraction)
-        z = jnp.where(lower < 0.5, ndtri(_positive(jnp.minimum(lower, 0.5))), -ndtri(_positive(jnp.minimum(upper, 0.5))))
+        z = jnp.where(
+            lower < 0.5, ndtri(_positive(jnp.minimum(lower, 0.5))), -ndtri(_positive(jnp.minimum(upper, 0.5)))
+        )
         return z, sum_event(jnp.log(mass_k * bins) - normal_log_prob(z))
 
     def inverse(params, z, cond=None, key=None):
@@ -41,7 +43,9 @@ def histogram_gaussianization(bins: int, smoothing: float = 1.0) -> Bijector:
         passed = jnp.where((z < 0)[..., None], lower[..., None] >= below + mass, upper[..., None] <= above)
         index = jnp.minimum(passed.sum(-1), bins - 1)
         mass_k = _pick(mass, index)
-        fraction = jnp.where(z < 0, (lower - _pick(below, index)) / mass_k, 1.0 - (upper - _pick(above, index)) / mass_k)
+        fraction = jnp.where(
+            z < 0, (lower - _pick(below, index)) / mass_k, 1.0 - (upper - _pick(above, index)) / mass_k
+        )
         x = (index + jnp.clip(fraction, 0.0, 1.0)) / bins - 0.5
         return x.astype(z.dtype), sum_event(normal_log_prob(z) - jnp.log(mass_k * bins))
 

@@ -11,7 +11,7 @@ from genflow.networks import glow_conv, mlp, zero_conv
 
 
 def flow(spec: Spec, bijector: Bijector) -> Model:
-    """log p(x) = log N(f(x); 0, I) + log |det df/dx| for continuous data; discrete data are dequantized first.
+    """Log p(x) = log N(f(x); 0, I) + log |det df/dx| for continuous data; discrete data are dequantized first.
 
     For discrete data log_prob is one draw of the dequantization bound ('lower'), for continuous data it is exact.
 

@@ -2,7 +2,8 @@
 
 XLA:CPU rewrites convolutions to its fast form only in the entry computation, so the gradients of a convolution in a
 loop body run 13 to 100 times slower (jax-ml/jax#12868). `conv2d` writes both gradients as convolutions and matrix
-products that are already in that form; on GPU and TPU the native gradients are used.
+products that are already in that form; on GPU and TPU the native gradients are used. The price: reverse mode only
+(to any order), no `jax.jvp` or `jax.jacfwd` through a network.
 """
 
 import flax.linen as nn
@@ -46,11 +47,11 @@ def _native_gradients(x, kernel, g):
 
 def _canonical_gradients(x, kernel, g):
     flipped = jax.lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-    return _native(g, flipped), _kernel_gradient(x, g, kernel.shape)
+    return _spatial_conv(g, flipped), _kernel_gradient(x, g, kernel.shape)
 
 
 def _kernel_gradient(x, g, shape):
-    """d kernel, by whichever of three equal forms has the smallest patches matrix."""
+    """D kernel, by whichever of three equal forms has the smallest patches matrix."""
     kh, kw, features_in, features_out = shape
     if kh * kw * features_in <= features_out:
         columns = _columns(x, kh, kw)
@@ -104,7 +105,7 @@ class ZeroConv(nn.Module):
 
 
 class ActNormConv(nn.Module):
-    """Convolution, then per-channel normalization whose scale and shift come from the first batch (Glow's hidden layers)."""
+    """Convolution, then per-channel normalization by the first batch: the hidden layers of Glow."""
 
     features: int
     kernel_size: tuple[int, int] = (3, 3)

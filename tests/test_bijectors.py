@@ -1,0 +1,261 @@
+"""One table for every bijector: round trip, log-det against autodiff, cancellation, jit, gradients, extremes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genflow import bijectors as bj
+from genflow.core import combine, partition
+from genflow.networks import glow_conv, mlp, resnet, zero_conv
+
+BATCH = 3
+INIT_BATCH = 16  # data-dependent initialization needs enough examples for a standard deviation
+IMAGE, VECTOR = (4, 4, 2), (5,)
+AFFINE = bj.affine(bj.sigmoid_scale)
+
+
+def glow_step():
+    return bj.chain(actnorm=bj.actnorm(), conv=bj.conv1x1(), coupling=bj.coupling(AFFINE, glow_conv(2)))
+
+
+def multi_scale():
+    bottom = bj.chain(bj.squeeze(), glow_step(), bj.channel_affine())
+    return bj.chain(bj.squeeze(), bj.repeat(glow_step(), 2), bj.split_prior(zero_conv()), bj.factor_out(bottom))
+
+
+# name -> (constructor, event shape, cond shape or None). A new bijector adds one row.
+TABLE = {
+    "actnorm": (bj.actnorm, IMAGE, None),
+    "actnorm, vector": (bj.actnorm, VECTOR, None),
+    "additive coupling": (lambda: bj.coupling(bj.additive(), glow_conv(2)), IMAGE, None),
+    "affine coupling": (lambda: bj.coupling(AFFINE, glow_conv(2)), IMAGE, None),
+    "affine coupling, conditional": (lambda: bj.coupling(AFFINE, glow_conv(2)), IMAGE, (3,)),
+    "affine coupling, resnet": (lambda: bj.coupling(AFFINE, resnet(4, 1)), IMAGE, (3,)),
+    "affine coupling, swapped": (lambda: bj.coupling(AFFINE, glow_conv(2), bj.halves(swap=True)), IMAGE, None),
+    "affine coupling, tanh, vector": (
+        lambda: bj.coupling(bj.affine(bj.tanh_scale()), mlp((8,), zero_last=True)),
+        VECTOR,
+        (2,),
+    ),
+    "chain": (lambda: bj.chain(bj.actnorm(), bj.flip(), bj.channel_affine()), IMAGE, None),
+    "channel_affine": (bj.channel_affine, IMAGE, None),
+    "conv1x1": (bj.conv1x1, IMAGE, None),
+    "conv1x1, vector": (bj.conv1x1, VECTOR, None),
+    "factor_out": (lambda: bj.factor_out(bj.actnorm()), IMAGE, None),
+    "flip": (bj.flip, IMAGE, None),
+    "glow, multi-scale": (multi_scale, (4, 4, 1), None),
+    "histogram_gaussianization": (lambda: bj.histogram_gaussianization(5), IMAGE, None),
+    "identity": (bj.identity, IMAGE, None),
+    "invert": (lambda: bj.invert(bj.actnorm()), IMAGE, None),
+    "repeat, store": (lambda: bj.repeat(glow_step(), 2, "store"), IMAGE, (3,)),
+    "repeat, remat": (lambda: bj.repeat(glow_step(), 2, "remat"), IMAGE, (3,)),
+    "repeat, invert": (lambda: bj.repeat(glow_step(), 2, "invert"), IMAGE, (3,)),
+    "split_prior": (lambda: bj.split_prior(zero_conv()), IMAGE, None),
+    "squeeze": (bj.squeeze, IMAGE, None),
+}
+UNIT_INTERVAL = ("histogram_gaussianization",)  # defined on [-1/2, 1/2) only
+
+
+def perturbed(params, key, scale=0.05):
+    """Noise on every trainable leaf: zero-initialized layers would pass every test as identities."""
+    weights, constants = partition(params)
+    leaves, structure = jax.tree.flatten(weights)
+    keys = jax.random.split(key, max(len(leaves), 1))
+    noisy = [a + scale * jax.random.normal(k, a.shape, a.dtype) for a, k in zip(leaves, keys, strict=False)]
+    return combine(structure.unflatten(noisy), constants)
+
+
+def example(name, dtype):
+    """(bijector, x, cond) of a row, with INIT_BATCH examples."""
+    build, shape, cond_shape = TABLE[name]
+    key_x, key_cond = jax.random.split(jax.random.key(0))
+    x = jax.random.normal(key_x, (INIT_BATCH, *shape), dtype)
+    x = 0.49 * jnp.tanh(x) if name in UNIT_INTERVAL else x
+    cond = None if cond_shape is None else jax.random.normal(key_cond, (INIT_BATCH, *cond_shape), dtype)
+    return build(), x, cond
+
+
+def first(a):
+    """The first BATCH examples."""
+    return None if a is None else a[:BATCH]
+
+
+def flat(tree):
+    """[B, total] of a tree of latents."""
+    return jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(tree)], axis=1)
+
+
+def close(a, b, tolerance):
+    """Compares through numpy: jnp.max loses NaN on CPU for 4,096 elements or more."""
+    for left, right in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(np.asarray(left), np.asarray(right), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_properties_in_float64(name):
+    with jax.enable_x64(True):
+        bijector, x, cond = example(name, jnp.float64)
+
+        @jax.jit
+        def everything(x_init, cond_init):
+            fresh, z_init = bijector.init(jax.random.key(1), x_init, cond_init)
+            params, x, cond = perturbed(fresh, jax.random.key(2)), first(x_init), first(cond_init)
+            z, log_det = bijector.forward(params, x, cond)
+            back, log_det_inverse = bijector.inverse(params, z, cond)
+
+            def one(x, cond):
+                batched = None if cond is None else cond[None]
+                return flat(bijector.forward(params, x[None], batched)[0])[0]
+
+            jacobian = jax.vmap(jax.jacrev(one))(x, cond).reshape(BATCH, x[0].size, x[0].size)
+            z_fresh = bijector.forward(fresh, x, cond)[0]
+            z_init = jax.tree.map(first, z_init)
+            return (
+                (z_init, z_fresh),
+                z,
+                log_det,
+                back,
+                log_det_inverse,
+                bijector.forward(params, back, cond)[0],
+                jacobian,
+            )
+
+        (z_init, z_fresh), z, log_det, back, log_det_inverse, again, jacobian = everything(x, cond)
+        x = first(x)
+        assert log_det.shape == log_det_inverse.shape == (BATCH,)
+        close(back, x, 1e-8)  # x -> z -> x
+        close(again, z, 1e-8)  # z -> x -> z
+        close(log_det, np.linalg.slogdet(np.asarray(jacobian))[1], 1e-9)
+        close(log_det + log_det_inverse, np.zeros(BATCH), 1e-9)
+        close(z_init, z_fresh, 1e-9)  # init returns the transformed batch
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_properties_in_float32(name):
+    bijector, x, cond = example(name, jnp.float32)
+    params = jax.jit(lambda x: perturbed(bijector.init(jax.random.key(1), x, cond)[0], jax.random.key(2)))(x)
+    x, cond = first(x), first(cond)
+    weights, constants = partition(params)
+
+    @jax.jit
+    def everything(weights, x):
+        def loss(weights):
+            z, log_det = bijector.forward(combine(weights, constants), x, cond)
+            return (0.5 * (flat(z) ** 2).sum(1) - log_det).sum(), (z, log_det)
+
+        (_, (z, log_det)), grads = jax.value_and_grad(loss, has_aux=True)(weights)
+        return z, log_det, grads, bijector.inverse(combine(weights, constants), z, cond)[0]
+
+    z, log_det, grads, back = everything(weights, x)
+    assert log_det.dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(z)} == {jnp.dtype("float32")}
+    close(back, x, 3e-5)
+    for leaf in jax.tree.leaves(grads):
+        assert np.isfinite(np.asarray(leaf)).all()
+        assert np.asarray(leaf).any(), "a parameter without a gradient"
+    if name not in UNIT_INTERVAL:
+        for scale in (1e-6, 5.0):  # extreme inputs: finite, and back again
+            z, log_det, grads, back = everything(weights, scale * x)
+            assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves((z, log_det, grads)))
+            np.testing.assert_allclose(np.asarray(back), scale * np.asarray(x), atol=1e-2 * max(scale, 1e-2))
+
+
+@pytest.mark.parametrize("name", ["actnorm", "conv1x1", "squeeze", "chain", "factor_out", "histogram_gaussianization"])
+def test_jit_changes_nothing(name):
+    bijector, x, cond = example(name, jnp.float32)
+    params = perturbed(bijector.init(jax.random.key(1), x, cond)[0], jax.random.key(2))
+    close(bijector.forward(params, x, cond), jax.jit(bijector.forward)(params, x, cond), 1e-5)
+
+
+def test_histogram_gaussianization_holds_its_tails():
+    bijector = bj.histogram_gaussianization(4, smoothing=1e-3)
+    x = jnp.array([[-0.5], [-0.4999999], [0.4999999], [-0.1]], jnp.float32)
+    params, _ = bijector.init(jax.random.key(0), jnp.tile(jnp.float32(-0.4), (64, 1)))
+    z, log_det = bijector.forward(params, x)
+    assert np.isfinite(np.asarray(log_det)).all()
+    back, _ = bijector.inverse(params, z)
+    close(back, x, 1e-5)
+    assert np.isfinite(np.asarray(bijector.inverse(params, jnp.array([[-40.0], [40.0]], jnp.float32))[0])).all()
+
+
+def test_actnorm_normalizes_the_first_batch_in_every_layer_of_a_scan():
+    x = 5.0 + 3.0 * jax.random.normal(jax.random.key(0), (64, 4, 4, 2))
+    layer = bj.chain(norm=bj.actnorm(), conv=bj.conv1x1())
+    bijector = bj.repeat(layer, 3)
+    params, _ = bijector.init(jax.random.key(1), x)
+    for i in range(3):
+        layer_params = jax.tree.map(lambda a, i=i: a[i], params)
+        normalized, _ = bj.actnorm().forward(layer_params["norm"], x)
+        close(normalized.mean((0, 1, 2)), np.zeros(2), 1e-4)
+        close(normalized.std((0, 1, 2)), np.ones(2), 1e-4)
+        x, _ = layer.forward(layer_params, x)
+
+
+def test_conv1x1_starts_as_a_rotation_and_keeps_its_constants():
+    x = jax.random.normal(jax.random.key(0), (2, 3, 3, 6))
+    params, z = bj.conv1x1().init(jax.random.key(1), x)
+    close((z**2).sum(-1), (x**2).sum(-1), 1e-5)
+    weights, constants = partition(params)
+    assert set(jax.tree.leaves(jax.tree.map(lambda a: a.dtype.name, constants))) == {"int32"}
+    assert weights["permutation"] is None
+
+
+def memory_gradients(memory, depth):
+    """(loss function, weights, x, cond) of a stack whose gradient the memory modes must agree on."""
+    bijector = bj.repeat(glow_step(), depth, memory)
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 2))
+    cond = jax.random.normal(jax.random.key(1), (2, 3))
+    params = perturbed(bijector.init(jax.random.key(2), x, cond)[0], jax.random.key(3))
+    weights, constants = partition(params)
+
+    def loss(weights, x, cond):
+        z, log_det = bijector.forward(combine(weights, constants), x, cond)
+        return (jnp.sin(z).sum((1, 2, 3)) - 0.7 * log_det).sum()
+
+    return loss, weights, x, cond
+
+
+@pytest.mark.parametrize("memory", ["remat", "invert"])
+def test_memory_modes_give_the_gradients_of_store(memory):
+    with jax.enable_x64(True):
+        expected = jax.jit(jax.grad(memory_gradients("store", 4)[0], (0, 1, 2)))(*memory_gradients("store", 4)[1:])
+        loss, *arguments = memory_gradients(memory, 4)
+        close(jax.jit(jax.grad(loss, (0, 1, 2)))(*arguments), expected, 1e-8)
+
+
+def temporary_bytes(memory, depth):
+    """Temporary memory of the compiled gradient beyond the gradients themselves."""
+    step = bj.chain(conv=bj.conv1x1(), coupling=bj.coupling(AFFINE, glow_conv(2)))
+    bijector = bj.repeat(step, depth, memory)
+    x = jax.ShapeDtypeStruct((8, 16, 16, 4), jnp.float32)
+    params = jax.eval_shape(lambda key, x: bijector.init(key, x)[0], jax.random.key(0), x)
+    weights, constants = partition(params)
+
+    def loss(weights, constants, x):
+        z, log_det = bijector.forward(combine(weights, constants), x)
+        return (z**2).sum() - log_det.sum()
+
+    analysis = jax.jit(jax.grad(loss)).lower(weights, constants, x).compile().memory_analysis()
+    own = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(weights))
+    return analysis.temp_size_in_bytes - own
+
+
+def test_invert_needs_no_more_memory_for_more_layers():
+    layer_input = 8 * 16 * 16 * 4 * 4  # bytes
+    growth = {memory: (temporary_bytes(memory, 12) - temporary_bytes(memory, 4)) / 8 for memory in bj.MEMORY}
+    assert growth["store"] > 3 * layer_input
+    assert growth["remat"] > 0.9 * layer_input
+    assert growth["invert"] < 0.1 * layer_input
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: bj.repeat(bj.identity(), 2, "sometimes"), "memory='sometimes'"),
+        (lambda: bj.squeeze().init(jax.random.key(0), jnp.zeros((1, 3, 4, 1))), "3x4 is not divisible by 2"),
+    ],
+)
+def test_bad_arguments_say_what_is_wrong(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -1,0 +1,137 @@
+"""One table for every model family: loss, gradients, sampling, likelihood, latents."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_bijectors import perturbed
+
+from genflow.core import Spec, combine, partition
+from genflow.errors import UserError
+from genflow.models import MODELS, build
+from genflow.models.vae import vae
+
+IMAGES = Spec("images", (4, 4, 1), 8)
+BINARY = Spec("binary", (4, 4, 1), 2)
+POINTS = Spec("points", (2,), None)
+GLOW = {"name": "glow", "levels": 2, "depth": 1, "width": 4}
+
+# name -> (section of the configuration, spec). A new model adds a row.
+TABLE = {
+    "glow": (GLOW, IMAGES),
+    "glow, additive, gaussianized": (GLOW | {"coupling": "additive", "gaussianize": True, "memory": "remat"}, IMAGES),
+    "coupling_flow": ({"name": "coupling_flow", "depth": 2, "widths": (8,), "memory": "invert"}, POINTS),
+    "vae, logistic": ({"name": "vae", "latent_dims": 3, "widths": (8,)}, IMAGES),
+    "vae, Bernoulli": ({"name": "vae", "latent_dims": 3, "widths": (8,)}, BINARY),
+}
+
+
+def made(name, num=8):
+    """(model, spec, perturbed params, state, batch) of a row."""
+    section, spec = TABLE[name]
+    model = build(section, spec)
+    key = jax.random.key(0)
+    if spec.bins is None:
+        x = jax.random.normal(key, (num, *spec.shape))
+    else:
+        x = jax.random.randint(key, (num, *spec.shape), 0, spec.bins).astype(jnp.uint8)
+    params, state = jax.jit(model.init)(jax.random.key(1), {"x": x})
+    return model, spec, perturbed(params, jax.random.key(2), 0.03), state, {"x": x}
+
+
+def test_every_family_has_a_row():
+    assert {section["name"] for section, _ in TABLE.values()} == set(MODELS)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_every_loss_is_finite_and_reaches_every_parameter_of_its_group(name):
+    model, _, params, state, batch = made(name)
+    for group, loss in model.losses.items():
+        weights, constants = partition(params[group])
+
+        def objective(weights, loss=loss, group=group, constants=constants):
+            return loss(params | {group: combine(weights, constants)}, state, jax.random.key(3), batch)
+
+        (value, (_, metrics)), grads = jax.jit(jax.value_and_grad(objective, has_aux=True))(weights)
+        assert value.shape == ()
+        assert np.isfinite(value)
+        assert np.isfinite(metrics["nll"])
+        unreached = [path for path, g in jax.tree_util.tree_leaves_with_path(grads) if not np.asarray(g).any()]
+        unused = ["log_scale"] if name == "vae, Bernoulli" else []  # the Bernoulli decoder has no scale
+        assert [p for p in unreached if not any(u in str(p) for u in unused)] == []
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_samples_have_the_shape_and_range_of_the_data_and_follow_the_key(name):
+    model, spec, params, state, _ = made(name)
+    draw = jax.jit(lambda key, t: model.sample(params, state, key, 6, None, t))
+    one, same, other = draw(jax.random.key(0), 1.0), draw(jax.random.key(0), 1.0), draw(jax.random.key(1), 1.0)
+    assert one.shape == (6, *spec.shape)
+    assert one.dtype == jnp.float32
+    np.testing.assert_array_equal(one, same)
+    assert (np.asarray(one) != np.asarray(other)).any()
+    if spec.bins:
+        assert set(np.unique(one)) <= set(range(spec.bins))
+    if name not in ("vae, Bernoulli",):
+        cold = np.asarray(draw(jax.random.key(0), 0.0))
+        np.testing.assert_allclose(cold, np.broadcast_to(cold[:1], cold.shape), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_log_prob_is_nats_per_example_and_agrees_with_the_loss(name):
+    model, spec, params, state, batch = made(name)
+    values = np.asarray(model.log_prob(params, state, jax.random.key(3), batch))
+    assert values.shape == (8,)
+    loss, _ = model.losses["model"](params, state, jax.random.key(3), batch)
+    np.testing.assert_allclose(loss, -values.mean(), rtol=1e-5)
+    assert model.bound in ("exact", "lower")
+    assert (model.bound == "exact") == (spec.bins is None)
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if "vae" not in name])
+def test_a_flow_decodes_what_it_encoded(name):
+    model, _, params, state, batch = made(name)
+    back = model.decode(params, state, model.encode(params, state, None, batch))
+    np.testing.assert_allclose(back, np.asarray(batch["x"], np.float32), atol=0 if "glow" in name else 1e-5)
+
+
+def test_a_two_dimensional_flow_integrates_to_one():
+    model, _, params, state, _ = made("coupling_flow")
+    axis = np.linspace(-12, 12, 400, dtype=np.float32)
+    grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
+    density = np.exp(np.asarray(jax.jit(model.log_prob)(params, state, None, {"x": grid}), np.float64))
+    np.testing.assert_allclose(density.sum() * (axis[1] - axis[0]) ** 2, 1.0, rtol=1e-2)
+
+
+def test_the_bound_of_a_vae_lies_below_its_log_likelihood():
+    spec = Spec("bits", (2, 1, 1), 2)
+    model = vae(spec, latent_dims=1, widths=(4,))
+    every = jnp.array([[[[a]], [[b]]] for a in (0, 1) for b in (0, 1)], jnp.uint8)
+    params, state = model.init(jax.random.key(0), {"x": every})
+    params = perturbed(params, jax.random.key(1), 0.5)
+    keys = jax.random.split(jax.random.key(2), 4000)
+    bound = jax.vmap(lambda key: model.log_prob(params, state, key, {"x": every}))(keys).mean(0)
+    z = jnp.linspace(-8, 8, 4001)[:, None]
+    prior = np.exp(-0.5 * np.asarray(z[:, 0]) ** 2) / np.sqrt(2 * np.pi) * (z[1, 0] - z[0, 0])
+    from genflow.distributions import bernoulli_log_prob
+    from genflow.networks import mlp
+
+    logits = mlp((4,))(4).apply(params["model"]["decoder"], z).reshape(-1, 2, 1, 1, 2)[..., 0]
+    mass = np.exp(np.asarray(bernoulli_log_prob(every[None].astype(jnp.float32), logits[:, None]).sum((2, 3, 4))))
+    evidence = np.log((prior[:, None] * mass).sum(0))
+    np.testing.assert_allclose(np.exp(evidence).sum(), 1.0, rtol=1e-4)
+    assert (np.asarray(bound) < evidence + 0.01).all()
+
+
+@pytest.mark.parametrize(
+    ("section", "spec", "message"),
+    [
+        ({"name": "glwo"}, IMAGES, "config.model.name='glwo': expected one of"),
+        ({"name": "glow", "dept": 3}, IMAGES, "config.model.dept: glow has no such argument; it has levels, depth"),
+        ({"name": "vae"}, POINTS, "vae models discrete data"),
+        (GLOW | {"memory": "none"}, IMAGES, "memory='none'"),
+    ],
+)
+def test_a_section_that_does_not_fit_is_refused_by_name(section, spec, message):
+    with pytest.raises(UserError, match=message):
+        build(section, spec)
