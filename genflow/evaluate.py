@@ -74,7 +74,7 @@ def log_probs(
 
 
 def compiled_log_prob(model: Model) -> Callable:
-    """jit of model.log_prob, compiled once for each model."""
+    """Jit of model.log_prob, compiled once for each model."""
     if model.log_prob not in _COMPILED:
         _COMPILED[model.log_prob] = jax.jit(model.log_prob)
     return _COMPILED[model.log_prob]

@@ -85,7 +85,7 @@ def accumulated_gradient(loss: Callable, group: str, micro_batches: int) -> Call
             carry = (state, jnp.zeros((), jnp.int32))
             (state, _), stacked = jax.lax.scan(one, carry, _micro_batches(batch, micro_batches))
             grads, metrics = jax.tree.map(lambda a: a.mean(0), stacked)
-        return grads, state, metrics | {"grad_norm": optax.global_norm(grads)}
+        return grads, state, metrics | {"grad_norm": optax.tree.norm(grads)}
 
     return gradient
 

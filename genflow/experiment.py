@@ -1,0 +1,157 @@
+"""A configuration made real: data, model, optimizers, mesh, and the batches of every step."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from genflow import data, models
+from genflow.core import Model, Spec
+from genflow.data import Dataset
+from genflow.evaluate import Place
+from genflow.optimizers import GroupOptimizer, make_optimizers
+from genflow.sharding import batch_sharding, check_batch, make_mesh, put, replicated, tree_shardings
+from genflow.step import TrainState, init_state, make_call, make_step
+
+DATA_STREAM = 2**31 - 1  # folded into the seed's key for augmentation, apart from the steps' own keys
+EVAL_STREAM = 2**31 - 2
+ON_CPU_BYTES = 4 * 2**30
+DEVICE_SHARE = 0.25  # of an accelerator's memory that the data may take
+
+
+class Experiment(NamedTuple):
+    """Everything that a configuration determines before the first step."""
+
+    config: ConfigDict
+    spec: Spec
+    train: Dataset
+    evaluation: dict[str, Dataset]
+    model: Model
+    optimizers: dict[str, GroupOptimizer]
+    mesh: Mesh
+
+
+def assemble(config: ConfigDict) -> Experiment:
+    """Loads the data, builds model, optimizers and mesh, and checks that they fit together."""
+    jax.config.update("jax_default_matmul_precision", config.compute.matmul_precision)
+    mesh = make_mesh(config.sharding.data, config.sharding.model)
+    check_batch(mesh, "data.batch_size", config.data.batch_size, config.optimizer.accumulate)
+    check_batch(mesh, "eval.batch_size", config.eval.batch_size)
+    spec, train, evaluation = data.load(config.data, config.seed)
+    model = models.build(config.model, spec)
+    optimizers = make_optimizers(config.optimizer, list(model.losses), config.train.num_steps)
+    return Experiment(config, spec, train, evaluation, model, optimizers, mesh)
+
+
+def initializer(experiment: Experiment) -> tuple[Callable[[], TrainState], TrainState]:
+    """A function that makes the first TrainState on the mesh, and its tree of shapes with their shardings."""
+    config, mesh = experiment.config, experiment.mesh
+    index = data.batch_indices(config.seed, 0, experiment.train.num, config.data.batch_size)
+    batch = jax.tree.map(lambda a: put(mesh, a, batch_sharding(mesh)), experiment.train.fetch(index))
+    change = data.transform(config.data, experiment.spec)
+
+    def init(key, batch):
+        batch = change(jax.random.fold_in(key, DATA_STREAM), batch)
+        return init_state(experiment.model, experiment.optimizers, config.train.ema_decay, key, batch)
+
+    shapes = jax.eval_shape(init, jax.random.key(config.seed), batch)
+    shardings = tree_shardings(mesh, shapes, config.sharding.rules)
+    target = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, shardings)
+    return lambda: jax.jit(init, out_shardings=shardings)(jax.random.key(config.seed), batch), target
+
+
+class Feed(NamedTuple):
+    """Where the batches of a call come from: `data` stays on the device, `entries(step, count)` goes there per call."""
+
+    data: dict
+    entries: Callable[[int, int], dict]
+    fetch: Callable  # (step, data, one entry) -> batch, on the device
+
+
+def make_feed(experiment: Experiment) -> Feed:
+    """Indices into data on the device, or whole batches from host memory or a stream, by `config.data.placement`."""
+    section, mesh = experiment.config.data, experiment.mesh
+    change, seed, size = (
+        data.transform(section, experiment.spec),
+        experiment.config.seed,
+        experiment.config.train.steps_per_call,
+    )
+    num, batch_size = experiment.train.num, section.batch_size
+
+    def transformed(step, batch):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), DATA_STREAM), step)
+        return change(key, batch)
+
+    def entries(step, count, rows):
+        steps = [rows(min(step + i, step + count - 1)) for i in range(size)]
+        stacked = jax.tree.map(lambda *a: np.stack(a), *steps)
+        return jax.tree.map(lambda a: put(mesh, a, batch_sharding(mesh, 1)), stacked)
+
+    def indices(step):
+        return data.batch_indices(seed, step, num, batch_size).astype(np.int32)
+
+    if placement(experiment) == "device":
+        arrays = {name: put(mesh, a, replicated(mesh)) for name, a in experiment.train.arrays.items()}
+
+        def gather(step, arrays, index):
+            return transformed(step, {name: jnp.take(a, index, axis=0) for name, a in arrays.items()})
+
+        return Feed(arrays, lambda step, count: entries(step, count, indices), gather)
+    read = _reader(experiment) if placement(experiment) == "stream" else lambda s: experiment.train.fetch(indices(s))
+    return Feed({}, lambda step, count: entries(step, count, read), lambda step, _, batch: transformed(step, batch))
+
+
+def _reader(experiment):
+    """Batches of consecutive steps from grain's threads, opened at the first step that is asked for."""
+    config, state = experiment.config, {"step": None, "batch": None, "stream": None}
+
+    def read(step):
+        if state["stream"] is None:
+            state["stream"] = data.stream(
+                experiment.train, config.seed, step, config.train.num_steps, config.data.batch_size, slice(None)
+            )
+            state["step"] = step - 1
+        while state["step"] < step:
+            state["batch"], state["step"] = next(state["stream"]), state["step"] + 1
+        return state["batch"]
+
+    return read
+
+
+def placement(experiment: Experiment) -> str:
+    """'device', 'host' or 'stream': as configured, or the first that fits."""
+    wanted, arrays = experiment.config.data.placement, experiment.train.arrays
+    if wanted != "auto":
+        return wanted
+    if arrays is None:
+        return "stream"
+    stats = jax.devices()[0].memory_stats()
+    limit = DEVICE_SHARE * stats["bytes_limit"] if stats and "bytes_limit" in stats else ON_CPU_BYTES
+    return "device" if sum(a.nbytes for a in arrays.values()) <= limit else "host"
+
+
+def compile_call(experiment: Experiment, feed: Feed, train_state: TrainState):
+    """The train step, several at a time, compiled ahead of time for this state's shardings; the state is donated."""
+    config = experiment.config
+    step = make_step(
+        experiment.model,
+        experiment.optimizers,
+        config.seed,
+        config.train.ema_decay,
+        config.optimizer.accumulate,
+    )
+    shardings = jax.tree.map(lambda a: a.sharding, train_state)
+    call = jax.jit(
+        make_call(step, feed.fetch), donate_argnums=0, out_shardings=(shardings, replicated(experiment.mesh))
+    )
+    return call.lower(train_state, feed.data, feed.entries(int(train_state.step), 1), np.int32(1)).compile()
+
+
+def place_batch(experiment: Experiment) -> Place:
+    """Puts an evaluation batch on the mesh."""
+    sharding = batch_sharding(experiment.mesh)
+    return lambda batch: jax.tree.map(lambda a: put(experiment.mesh, a, sharding), batch)

@@ -1,0 +1,252 @@
+"""The results ledger: records of runs that count (results/*.json) and the tables made of them.
+
+A figure in docs/results.md or in README.md comes from a record and from nowhere else; `stale` tells where the tables
+and the records differ.
+"""
+
+import json
+import pathlib
+import re
+import shlex
+from collections.abc import Mapping
+from datetime import timedelta
+
+from ml_collections import ConfigDict
+
+from genflow import cli
+from genflow import workdir as folders
+from genflow.errors import UserError
+
+# What `add` is told -> what the tables say. The first two are claims about a paper's figure, so they need one.
+STATUSES = {
+    "reproduced": "reproduced",
+    "short": "short of the paper",
+    "partial": "partial (budget)",
+    "measured": "measured",
+}
+COMPARED = ("reproduced", "short")
+NOT_RUN = "not run"
+# Fields that say where a run was and what was expected of it, not what it computed.
+PLACE = ("name", "paper", "expect", "data.data_dir")
+# The fields of record.json that the tables show, and those that `add` puts beside them.
+RECORD = tuple(
+    "name paper data split num_examples value standard_error unit bound steps best_step seed git_revision hardware "
+    "wall_seconds params_sha256".split()
+)
+CLAIM = ("status", "paper_value", "paper_source", "note", "command")
+README_MARKERS = "<!-- models -->", "<!-- /models -->"
+UNKNOWN = "–"
+
+INTRODUCTION = """\
+# Results
+
+Written by `python scripts/ledger.py` from the records in `results/`; do not edit it by hand.
+
+Figures are means over the named part of the data ± the standard error of that mean over its examples; lower is better.
+`≤` marks a model that bounds the likelihood from below, so that the figure is an upper limit.
+
+* **reproduced**: the paper's protocol, and its figure within two of our standard errors or better.
+* **short of the paper**: the paper's protocol, and not its figure.
+* **partial (budget)**: fewer steps, a smaller model or less data than the paper's.
+* **measured**: a figure of ours where no paper gives one.
+* **not run**: no record; the column "paper" shows what the experiment's file expects.
+"""
+
+
+def experiments() -> dict[str, ConfigDict]:
+    """Every experiment of configs/ by name."""
+    return {path.stem: cli.load_config(str(path)) for path in cli.config_files()}
+
+
+def read_records(folder: pathlib.Path) -> dict[str, dict]:
+    """The ledger's records by file name, sorted.
+
+    Raises:
+      UserError: a file is not a record that `add` wrote.
+    """
+    return {path.stem: _read(path, RECORD + CLAIM) for path in sorted(folder.glob("*.json"))}
+
+
+def add(
+    run: pathlib.Path,
+    folder: pathlib.Path,
+    status: str,
+    paper_value: float | None = None,
+    paper_source: str = "",
+    note: str = "",
+    name: str = "",
+    allow_changes: bool = False,
+) -> pathlib.Path:
+    """Copies the record of a finished run into the ledger and returns its new path.
+
+    Args:
+      run: the run folder; its config.json gives the command that repeats it.
+      folder: results/.
+      status: a key of STATUSES.
+      paper_value: the published figure, in the unit of the record.
+      paper_source: where it stands; the experiment's `Paper:` line unless given.
+      note: one sentence for the reader of the table.
+      name: of the new file; the experiment's name unless given, so that a second run of it needs another.
+      allow_changes: take a run of a source tree that no commit holds; the tables show it.
+
+    Raises:
+      UserError: no record, an experiment that is not in configs/, a claim without its figure, uncommitted source.
+    """
+    record = _read(run / "record.json", RECORD)
+    _check(run, record, allow_changes)
+    if status in COMPARED and paper_value is None:
+        raise UserError(f"--status={status} compares with a paper: give --paper_value=FIGURE")
+    source = paper_source or record["paper"] if paper_value is not None else ""
+    claim = {"status": STATUSES[status], "paper_value": paper_value, "paper_source": source, "note": note}
+    path = folder / f"{name or record['name']}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(record | claim | {"command": command(record["name"], run)}, indent=2, allow_nan=False)
+    folders.write_text(path, text + "\n")
+    return path
+
+
+def _check(run, record, allow_changes):
+    if record["name"] not in experiments():
+        raise UserError(f"{run}/record.json is of {record['name']!r}; there is no configs/{record['name']}.py")
+    if not allow_changes and not re.fullmatch("[0-9a-f]{40,}", record["git_revision"]):
+        found = record["git_revision"] or "no revision"
+        raise UserError(f"{run} was made by {found}, which no commit holds: commit and run again, or --allow_changes")
+
+
+def command(name: str, run: pathlib.Path) -> str:
+    """The command line that repeats a run: its experiment and every value that differs from it."""
+    changes = folders.diff(experiments()[name], folders.read_config(run))
+    kept = [(field, value) for field, _, value in changes if field not in PLACE and value != folders.ABSENT]
+    flags = [f" --config.{field}={shlex.quote(str(value))}" for field, value in kept]
+    return f"python main.py --config=configs/{name}.py{''.join(flags)}"
+
+
+def pages(root: pathlib.Path) -> dict[pathlib.Path, str]:
+    """{path: text} of the files that hold tables, as they should be."""
+    configs, records = experiments(), read_records(root / "results")
+    wanted = {root / "docs" / "results.md": results_page(configs, records)}
+    readme = root / "README.md"
+    if readme.exists() and any(marker in readme.read_text("utf-8") for marker in README_MARKERS):
+        wanted[readme] = _between_markers(readme, models_table(configs, records))
+    return wanted
+
+
+def stale(root: pathlib.Path) -> dict[pathlib.Path, str]:
+    """The part of `pages` that differs from what is on disk."""
+    return {path: text for path, text in pages(root).items() if not path.exists() or path.read_text("utf-8") != text}
+
+
+def write(root: pathlib.Path) -> list[pathlib.Path]:
+    """Brings the tables up to date and returns the files that changed."""
+    changed = stale(root)
+    for path, text in changed.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folders.write_text(path, text)
+    return list(changed)
+
+
+def results_page(configs: Mapping[str, ConfigDict], records: Mapping[str, dict]) -> str:
+    """docs/results.md: every record with its provenance, every experiment without one, and how to repeat each run."""
+    head = ("config", "data", "figure", "bound", "paper", "status", "steps", "seed")
+    rows = [(*head, "revision", "hardware", "time", "parameters")]
+    for name, config in configs.items():
+        runs = _runs(name, records)
+        rows += [_result_row(record) for record in runs.values()] or [_expected_row(name, config)]
+    repeats = [f"* `{record['command']}`{_note(record)}" for record in records.values()]
+    section = ["", "## To repeat a run", "", *repeats] if repeats else []
+    return "\n".join([INTRODUCTION, *_table(rows), *section, ""])
+
+
+def models_table(configs: Mapping[str, ConfigDict], records: Mapping[str, dict]) -> str:
+    """The table of the README: one line for each experiment, by the year of its paper."""
+    rows = []
+    for name, config in configs.items():
+        for record in [*_runs(name, records).values()] or [None]:
+            figures = (_figure(record), _published(record), record["status"]) if record else _expectation(config)
+            other_data = f", {record['data']}" if record and record["data"] != config.data.name else ""
+            rows.append((_year(config.paper), _linked(config.paper), f"`{name}`{other_data}", *figures))
+    return "\n".join(_table([("year", "paper", "config", "ours", "paper's", "status"), *sorted(rows)]))
+
+
+def _runs(name, records):
+    return {file: record for file, record in records.items() if record["name"] == name}
+
+
+def _result_row(r):
+    best = f" (best {r['best_step']:,})" if r["best_step"] != r["steps"] else ""
+    revision = (r["git_revision"][:10] + "+changes" * r["git_revision"].endswith("+changes")) or "unknown"
+    return (
+        f"`{r['name']}`",
+        f"{r['data']}, {r['split']} ({r['num_examples']:,})",
+        _figure(r),
+        r["bound"],
+        _published(r) + (f" ({r['paper_source']})" if r["paper_source"] else ""),
+        r["status"],
+        f"{r['steps']:,}{best}",
+        str(r["seed"]),
+        revision,
+        r["hardware"],
+        str(timedelta(seconds=round(r["wall_seconds"]))),
+        f"`{r['params_sha256'][:12]}`",
+    )
+
+
+def _expected_row(name, config):
+    figure, expected, status = _expectation(config)
+    return (f"`{name}`", f"{config.data.name}, test", figure, UNKNOWN, expected, status, *[UNKNOWN] * 6)
+
+
+def _expectation(config):
+    """(our figure, what is expected, status) of an experiment that has no record."""
+    expected = re.split(r";\s*(?![^(]*\))", config.expect)[0]  # up to the first semicolon outside parentheses
+    return UNKNOWN, expected or UNKNOWN, NOT_RUN
+
+
+def _figure(record):
+    if record["value"] is None:
+        return UNKNOWN
+    mark = {"lower": "≤ ", "estimate": "≈ "}.get(record["bound"], "")
+    error = f" ± {record['standard_error']:.4f}" if record["standard_error"] is not None else ""
+    return f"{mark}{record['value']:.4f}{error} {record['unit']}"
+
+
+def _published(record):
+    return UNKNOWN if record["paper_value"] is None else f"{record['paper_value']:g} {record['unit']}"
+
+
+def _note(record):
+    return f": {record['note']}" if record["note"] else ""
+
+
+def _year(paper):
+    match = re.search(r"\((\d{4})\)", paper)
+    return match.group(1) if match else UNKNOWN
+
+
+def _linked(paper):
+    """Authors and a link: 'Dinh et al. (2017), arXiv:1605.08803' without its year."""
+    without_year = re.sub(r" ?\(\d{4}\)", "", paper)
+    return re.sub(r"arXiv:([\w./-]*\w)", r"[arXiv:\1](https://arxiv.org/abs/\1)", without_year) or UNKNOWN
+
+
+def _table(rows):
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return [lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]
+
+
+def _between_markers(path, table):
+    text, (begin, end) = path.read_text("utf-8"), README_MARKERS
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(end) < text.index(begin):
+        raise UserError(f"{path}: write {begin} once and {end} once after it")
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
+
+
+def _read(path, needed):
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}\na finished run has a record.json; see --mode=train") from error
+    if missing := [field for field in needed if field not in record]:
+        raise UserError(f"{path} is not a record of this form: it has no field {missing[0]!r}")
+    return record

@@ -1,0 +1,122 @@
+"""What a run writes while it trains: metrics.jsonl (the record), TensorBoard events, and a line or bar for people."""
+
+import datetime
+import json
+import math
+import pathlib
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+Rows = list[dict]
+
+
+class Writer:
+    """Appends rows to metrics.jsonl and scalars to TensorBoard."""
+
+    def __init__(self, workdir: pathlib.Path, step: int):
+        self._path = workdir / "metrics.jsonl"
+        keep = [row for row in read_rows(workdir) if row["step"] <= step]  # a resumed run writes the later ones again
+        self._path.write_text("".join(json.dumps(row) + "\n" for row in keep))
+        self._file = self._path.open("a", buffering=1)
+        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """One row; a value that is not finite becomes null, because JSON has no NaN."""
+        values = {name: float(value) for name, value in values.items()}
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, "split": split, "time_utc": now, **finite}) + "\n")
+        for name, value in values.items():
+            self._events.add_scalar(f"{split}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flushes both."""
+        self._file.close()
+        self._events.close()
+
+
+def read_rows(workdir: pathlib.Path) -> Rows:
+    """The rows of metrics.jsonl; a last line that a kill cut short is dropped."""
+    path = workdir / "metrics.jsonl"
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+class Progress:
+    """A bar on a terminal, otherwise one line for each call of `log`."""
+
+    def __init__(self, start: int, total: int, unit: str, batch_size: int):
+        self._start, self._total, self._unit, self._batch_size = start, total, unit, batch_size
+        self._begin = time.monotonic()
+        self._bar = None
+        if sys.stderr.isatty():
+            form = "{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix} [{elapsed}<{remaining}]"
+            self._bar = tqdm(initial=start, total=total, bar_format=form, dynamic_ncols=True, leave=True)
+
+    def update(self, step: int, loss: float) -> None:
+        """Moves the bar to a step whose loss is known."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(
+                f"{self.images_per_second(step):,.0f} images/s, {loss:.3f} {self._unit}", refresh=False
+            )
+            self._bar.update(step - self._bar.n)
+
+    def log(self, step: int, loss: float) -> None:
+        """Prints a line where there is no bar."""
+        if self._bar is None:
+            rate = self.images_per_second(step)
+            left = (self._total - step) * self._batch_size / rate if rate else math.nan
+            print(
+                f"step {step:>7}/{self._total}  {rate:>8,.0f} images/s  {loss:.4f} {self._unit}  {clock(left)} left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def note(self, text: str) -> None:
+        """A line that does not break the bar."""
+        tqdm.write(text, file=sys.stderr)
+
+    def images_per_second(self, step: int) -> float:
+        """Mean rate since this process took its first step."""
+        elapsed = time.monotonic() - self._begin
+        return (step - self._start) * self._batch_size / elapsed if elapsed > 0 else math.nan
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def clock(seconds: float) -> str:
+    """'1:02:03' or '2:03'; '?' when unknown."""
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class Stopwatch:
+    """Seconds spent in named parts of a run."""
+
+    def __init__(self, seconds: Mapping[str, float] = {}):
+        self.seconds = dict(seconds)
+
+    @contextmanager
+    def measure(self, part: str) -> Iterator[None]:
+        """Adds the time of a with-block to `part`."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[part] = self.seconds.get(part, 0.0) + time.monotonic() - begin

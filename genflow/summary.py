@@ -1,0 +1,252 @@
+"""The end of a run: its figures beside the baselines, its pictures, record.json, report.html, one short table."""
+
+import datetime
+import json
+import pathlib
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from genflow import provenance
+from genflow import workdir as folders
+from genflow.checkpoint import digest, restore
+from genflow.core import Params
+from genflow.data.transforms import binarize
+from genflow.errors import UserError
+from genflow.evaluate import Score, log_probs, nonfinite, round_trip, sampler, score, unit
+from genflow.experiment import EVAL_STREAM, Experiment, assemble, initializer, place_batch
+from genflow.metrics import Stopwatch, read_rows
+from genflow.models.baseline import baselines
+from genflow.report import figures, images, write_report
+from genflow.step import averaged_params
+
+BASELINE_EXAMPLES = 50_000  # at most, to fit the baselines
+PICTURE_EXAMPLES = 12  # a row of samples or reconstructions
+SCATTER_EXAMPLES = 2_000
+
+
+class Trained(NamedTuple):
+    """A finished run in memory."""
+
+    experiment: Experiment
+    params: Params  # the average where the configuration keeps one
+    state: PyTree
+    step: int  # at which these parameters were saved
+    last_step: int
+    metadata: dict
+    counts: dict[str, int]  # skipped updates
+
+
+def load_trained(workdir: pathlib.Path) -> Trained:
+    """Reads config.json and the chosen checkpoint of a run folder.
+
+    Raises:
+      UserError: not a run folder, or no checkpoint in it.
+    """
+    if not workdir.is_dir():
+        raise UserError(f"--workdir={workdir}: no such folder; train a run first, it prints its folder")
+    return choose(assemble(folders.read_config(workdir)), workdir)
+
+
+def choose(experiment: Experiment, workdir: pathlib.Path) -> Trained:
+    """The best checkpoint where the configuration selects it and there is one, otherwise the last."""
+    _, target = initializer(experiment)
+    directory = workdir / "checkpoints"
+    last = restore(directory, target)
+    if last is None:
+        raise UserError(f"{workdir}: no checkpoint yet; run --mode=train first")
+    best = restore(directory, target, "best") if experiment.config.eval.select == "best" else None
+    train_state, metadata = best or last
+    params = jax.jit(averaged_params, static_argnums=1)(train_state, experiment.config.train.ema_decay)
+    counts = {"skipped": int(last[0].skipped)}
+    return Trained(experiment, params, train_state.state, int(train_state.step), int(last[0].step), last[1], counts)
+
+
+def finish(experiment: Experiment, workdir: pathlib.Path, watch: Stopwatch) -> dict:
+    """Scores the chosen checkpoint, draws, writes record.json and report.html, prints the table."""
+    trained = choose(experiment, workdir)
+    with watch.measure("eval"):
+        scores = part_scores(trained, experiment.config.seed)
+        references = baseline_scores(experiment) if experiment.config.eval.baselines else {}
+    with watch.measure("samples"):
+        pictures, broken = draw(trained, workdir)
+    record = make_record(trained, scores, references, broken, watch.seconds)
+    folders.write_text(workdir / "record.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
+    with watch.measure("report"):
+        write_report(workdir, record, read_rows(workdir), pictures)
+    print(table(record, workdir))
+    return record
+
+
+def part_scores(trained: Trained, seed: int) -> dict[str, Score]:
+    """Scores of the validation and test parts; empty for a model without log_prob."""
+    experiment = trained.experiment
+    if experiment.model.log_prob is None:
+        return {}
+    parts = [part for part in ("validation", "test") if experiment.evaluation[part].num]
+    return {part: part_score(experiment, experiment.model, trained.params, trained.state, part, seed) for part in parts}
+
+
+def part_score(experiment: Experiment, model, params, state, part: str, seed: int) -> Score:
+    """The one ruler: a part's score under the evaluation noise of a seed."""
+    config = experiment.config.eval
+    key = jax.random.fold_in(jax.random.key(seed), EVAL_STREAM)
+    dataset, place = experiment.evaluation[part], place_batch(experiment)
+    values = log_probs(
+        model, params, state, dataset, key, config.batch_size, config.num_repeats, config.max_examples, place
+    )
+    return score(experiment.spec, values, part)
+
+
+def baseline_scores(experiment: Experiment) -> dict[str, Score]:
+    """The baselines, fitted on the training part, on the same test part by the same ruler."""
+    train, seed = experiment.train, experiment.config.seed
+    batch = train.fetch(np.arange(min(train.num, BASELINE_EXAMPLES)))
+    x = binarize(experiment.config.data.binarize)(jax.random.key(seed), batch["x"])
+    fitted = baselines(experiment.spec, np.asarray(x))
+    scores = {name: part_score(experiment, model, {}, {}, "test", seed) for name, model in fitted.items()}
+    if experiment.spec.entropy is not None:
+        scores["entropy of the data"] = Score(experiment.spec.entropy, 0.0, 0)
+    return scores
+
+
+def draw(trained: Trained, workdir: pathlib.Path) -> tuple[dict, int]:
+    """Sample sheets (also as PNG files), temperature rows, reconstructions; and how many samples are not finite."""
+    if len(trained.experiment.spec.shape) == 1:
+        return _draw_points(trained, workdir)
+    experiment, spec = trained.experiment, trained.experiment.spec
+    config, key = experiment.config.sample, jax.random.key(experiment.config.seed)
+    draws = sampler(experiment.model, trained.params, trained.state, config.num)
+    sheet, rows = draws(key), {t: draws(key, t)[:PICTURE_EXAMPLES] for t in config.temperatures}
+    _write_png(workdir, f"step_{trained.step:08d}", images.sheet(sheet, spec.bins))
+    for temperature, row in rows.items():
+        _write_png(workdir, f"temperature_{temperature:g}", images.sheet(row, spec.bins, PICTURE_EXAMPLES))
+    real = experiment.evaluation["test"].fetch(np.arange(min(len(sheet), experiment.evaluation["test"].num)))["x"]
+    pictures = {
+        "Samples by temperature": images.temperatures(rows, spec.bins),
+        "Samples": images.samples(sheet, spec.bins),
+        "Test images": images.samples(real, spec.bins),
+    }
+    if experiment.model.encode is not None:
+        original = real[:PICTURE_EXAMPLES]
+        back = round_trip(experiment.model, trained.params, trained.state, {"x": original})
+        pictures["Reconstructions"] = images.reconstructions(original, back, spec.bins)
+    return pictures, nonfinite(sheet)
+
+
+def _draw_points(trained, workdir):
+    experiment, model = trained.experiment, trained.experiment.model
+    if experiment.spec.dims != 2:
+        return {}, 0
+    key = jax.random.key(experiment.config.seed)
+    test = experiment.evaluation["test"]
+    points = sampler(model, trained.params, trained.state, SCATTER_EXAMPLES)(key)
+    real = test.fetch(np.arange(min(test.num, SCATTER_EXAMPLES)))["x"]
+    grid, _ = figures.lattice(real)
+    log_density = None
+    if model.log_prob is not None:
+        evaluate = jax.jit(model.log_prob)
+        log_density = np.asarray(evaluate(trained.params, trained.state, None, {"x": grid.astype(np.float32)}))
+    return {"Densities": figures.densities(real, points, log_density)}, nonfinite(points)
+
+
+def write_sheet(experiment: Experiment, workdir: pathlib.Path, params, state, step: int) -> None:
+    """A sheet of samples while training, samples/step_N.png; the same noise at every step."""
+    if len(experiment.spec.shape) != 3:
+        return
+    key = jax.random.key(experiment.config.seed)
+    drawn = sampler(experiment.model, params, state, experiment.config.sample.num)(key)
+    _write_png(workdir, f"step_{step:08d}", images.sheet(drawn, experiment.spec.bins))
+
+
+def _write_png(workdir, name, picture):
+    folder = workdir / "samples"
+    folder.mkdir(exist_ok=True)
+    images.save_png(picture, folder / f"{name}.png")
+
+
+def make_record(
+    trained: Trained, scores: Mapping[str, Score], references: Mapping[str, Score], broken: int, seconds: Mapping
+) -> dict:
+    """What record.json holds: the figures, and everything that a reader needs to trust or repeat them."""
+    experiment, config = trained.experiment, trained.experiment.config
+    test, train_seconds = scores.get("test"), seconds.get("train", 0.0)
+    return {
+        "name": config.name,
+        "paper": config.paper,
+        "expect": config.expect,
+        "command": shlex.join(["python", *sys.argv]),
+        "config_hash": folders.config_hash(config),
+        "model": config.model.name,
+        "data": experiment.spec.name,
+        "bound": experiment.model.bound,
+        "unit": unit(experiment.spec),
+        "split": "test",
+        "num_examples": test.num_examples if test else 0,
+        "value": test.value if test else None,
+        "standard_error": finite(test.standard_error) if test else None,
+        "baselines": [_line(name, s) for name, s in references.items()],
+        "validation": _line("validation", scores["validation"]) if "validation" in scores else None,
+        "steps": trained.last_step,
+        "best_step": trained.step,
+        "seed": config.seed,
+        "git_revision": provenance.git_revision(),
+        "versions": provenance.versions(),
+        "hardware": provenance.hardware(),
+        "wall_seconds": round(sum(seconds.values()), 1),
+        "seconds": {part: round(s, 1) for part, s in seconds.items()},
+        "images_per_second": round(trained.last_step * config.data.batch_size / train_seconds)
+        if train_seconds
+        else None,
+        "skipped_updates": trained.counts["skipped"],
+        "nonfinite_samples": broken,
+        "params_sha256": digest(trained.params),
+        "num_parameters": num_parameters(trained.params),
+        "created_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _line(name, s):
+    return {"name": name, "value": finite(s.value), "standard_error": finite(s.standard_error)}
+
+
+def finite(value: float) -> float | None:
+    """None for NaN and infinities, which JSON does not have."""
+    return value if np.isfinite(value) else None
+
+
+def num_parameters(params: Params) -> int:
+    """Trainable scalars."""
+    return sum(a.size for a in jax.tree.leaves(params) if np.issubdtype(a.dtype, np.floating))
+
+
+def table(record: Mapping, workdir: pathlib.Path) -> str:
+    """The lines that a training run ends with."""
+    rows = [(b["name"], b["value"], b["standard_error"]) for b in record["baselines"]]
+    if record["value"] is not None:
+        rows.append((f"{record['name']} (this run)", record["value"], record["standard_error"]))
+    mark = {"lower": "<= ", "estimate": "~ "}.get(record["bound"], "")
+    lines = [
+        f"{record['split']} {record['unit']} on {record['num_examples']} examples ({record['data']}), lower is better"
+    ]
+    lines += [
+        f"  {name:<32}{_figure(value, error, mark if i == len(rows) - 1 else '')}"
+        for i, (name, value, error) in enumerate(rows)
+    ]
+    return "\n".join([*lines, *paths(record, workdir)])
+
+
+def _figure(value, error, mark=""):
+    return f"{mark:>3}{value:8.4f}" + (f" +- {error:.4f}" if error else "")
+
+
+def paths(record: Mapping, workdir: pathlib.Path) -> Sequence[str]:
+    """Where the run wrote what."""
+    shown = workdir.relative_to(pathlib.Path.cwd()) if workdir.is_relative_to(pathlib.Path.cwd()) else workdir
+    names = {"report": "report.html", "record": "record.json", "samples": "samples/", "checkpoints": "checkpoints/"}
+    return [f"{title:<12}{shown / name}" for title, name in names.items()]

@@ -1,0 +1,215 @@
+"""The one training loop."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from genflow import summary
+from genflow import workdir as folders
+from genflow.checkpoint import Checkpoints, open_checkpoints
+from genflow.errors import UserError
+from genflow.evaluate import in_unit, unit
+from genflow.experiment import Experiment, Feed, assemble, compile_call, initializer, make_feed
+from genflow.failpoints import failpoint
+from genflow.metrics import Progress, Stopwatch, Writer
+from genflow.step import TrainState, averaged_params
+
+
+class Interrupted(Exception):
+    """A signal ended the run after its state was saved."""
+
+    def __init__(self, number: int, step: int):
+        super().__init__(f"saved step {step}; run the same command to resume")
+        self.exit_status = 128 + number
+
+
+class Run(NamedTuple):
+    """The tools of one run of the loop."""
+
+    experiment: Experiment
+    workdir: pathlib.Path
+    checkpoints: Checkpoints
+    writer: Writer
+    progress: Progress
+    watch: Stopwatch
+    best: dict  # {'step', 'value'} of the lowest validation loss so far; empty at the start
+
+
+def train(config: ConfigDict, workdir: str = "", resumable: tuple[str, ...] = ()) -> dict:
+    """Trains, or resumes, one run; then scores it and writes its report. Returns the record (record.json).
+
+    Args:
+      workdir: the run folder; empty: runs/NAME, or NAME-2, ... where another configuration has been there.
+      resumable: the fields that may differ from those of the run that is resumed.
+
+    Raises:
+      UserError: before anything is computed or written, for bad input.
+      Interrupted: SIGTERM or SIGINT, after a checkpoint.
+    """
+    watch = Stopwatch()
+    path = folders.resolve(config.name, config, workdir)
+    with folders.lock(path):
+        differences = _check_folder(path, config, resumable)
+        with watch.measure("data"):
+            experiment = assemble(config)
+        folders.write_config(path, config)
+        with open_checkpoints(path / "checkpoints", config.checkpoint.keep) as checkpoints, interruptible() as signals:
+            _train(experiment, path, checkpoints, watch, differences, signals)
+        return summary.finish(experiment, path, watch)
+
+
+def _check_folder(path, config, resumable):
+    if not (path / folders.CONFIG_FILE).exists():
+        return []
+    return folders.check_resume(folders.read_config(path), config, resumable)
+
+
+def _train(experiment, path, checkpoints, watch, differences, signals) -> None:
+    """Brings the run from its newest checkpoint to its last step."""
+    config = experiment.config
+    with watch.measure("init"):
+        first, target = initializer(experiment)
+        restored = checkpoints.restore(target, hint=differences)
+        train_state, metadata = restored if restored else (first(), {})
+    start = int(train_state.step)
+    watch.seconds.update({part: s + watch.seconds.get(part, 0) for part, s in metadata.get("seconds", {}).items()})
+    if start:
+        print(f"resuming {path} at step {start}", file=sys.stderr)
+    if start >= config.train.num_steps:
+        return
+    with watch.measure("compile"):
+        feed = make_feed(experiment)
+        call = compile_call(experiment, feed, train_state)
+    writer = Writer(path, start)
+    progress = Progress(start, config.train.num_steps, unit(experiment.spec), config.data.batch_size)
+    run = Run(experiment, path, checkpoints, writer, progress, watch, dict(metadata.get("best", {})))
+    try:
+        _loop(run, train_state, feed, call, signals)
+    finally:
+        progress.close()
+        writer.close()
+
+
+def _loop(run: Run, train_state: TrainState, feed: Feed, call, signals: list[int]) -> None:
+    """Call after call until the last step; what is due between calls: metrics, evaluation, sheets, checkpoints."""
+    config = run.experiment.config
+    step, pending = int(train_state.step), None
+    while step < config.train.num_steps:
+        failpoint("train/step", step)
+        count = next_stop(config, step) - step
+        with run.watch.measure("train"):
+            train_state, metrics = call(train_state, feed.data, feed.entries(step, count), np.int32(count))
+            step += count
+            _record(run, pending)  # of the call before: the device is already busy with this one
+            pending = step, metrics
+        last = step == config.train.num_steps
+        if signals or last or is_due(config.eval.every, step) or is_due(config.checkpoint.every, step):
+            with run.watch.measure("train"):
+                pending = _record(run, pending)
+        if last or is_due(config.eval.every, step):
+            _validate(run, train_state, step)
+        if is_due(config.sample.every, step):
+            summary.write_sheet(run.experiment, run.workdir, *_eval_params(run.experiment, train_state), step)
+        if signals or last or is_due(config.checkpoint.every, step):
+            with run.watch.measure("checkpoint"):
+                _save(run, train_state, step, "latest")
+        if signals and not last:
+            run.checkpoints.wait()
+            raise Interrupted(signals[0], step)
+
+
+def next_stop(config: ConfigDict, step: int) -> int:
+    """The step at which the next call ends: after steps_per_call, or where something is due."""
+    periods = (config.train.log_every, config.eval.every, config.sample.every, config.checkpoint.every)
+    stops = [step - step % period + period for period in periods if period]
+    return min([step + config.train.steps_per_call, config.train.num_steps, *stops])
+
+
+def is_due(period: int, step: int) -> bool:
+    """Whether something that happens every `period` steps (0: never) happens after this one."""
+    return period > 0 and step % period == 0
+
+
+def _record(run: Run, pending) -> None:
+    """Fetches and writes the metrics of a finished call, and stops a run that cannot go on."""
+    if pending is None:
+        return
+    step, metrics = pending
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    config, spec = run.experiment.config, run.experiment.spec
+    loss = in_unit(spec, values["nll"]) if "nll" in values else next(v for k, v in values.items() if "loss" in k)
+    run.progress.update(step, loss)
+    if is_due(config.train.log_every, step) or step == config.train.num_steps:
+        rates = {
+            f"learning_rate{_suffix(run, group)}": float(o.schedule((step - 1) // o.every))
+            for group, o in run.experiment.optimizers.items()
+        }
+        named = {unit(spec).replace("/", "_per_"): loss} if "nll" in values else {}
+        rates["images_per_second"] = run.progress.images_per_second(step)
+        run.writer.write(step, "train", values | named | rates)
+        run.progress.log(step, loss)
+    if values["skipped_in_a_row"] >= config.train.max_skipped:
+        raise UserError(
+            f"the last {values['skipped_in_a_row']:.0f} updates up to step {step} were not finite and were skipped; "
+            "the parameters before them are intact\nlower --config.optimizer.learning_rate or set "
+            "--config.optimizer.clip_norm, in a new --workdir"
+        )
+
+
+def _suffix(run, group):
+    return f"/{group}" if len(run.experiment.optimizers) > 1 else ""
+
+
+def _eval_params(experiment, train_state):
+    decay = experiment.config.train.ema_decay
+    return jax.jit(averaged_params, static_argnums=1)(train_state, decay), train_state.state
+
+
+def _validate(run: Run, train_state: TrainState, step: int) -> None:
+    """Scores the validation part and saves the state where it is the best so far."""
+    experiment, config = run.experiment, run.experiment.config
+    dataset = experiment.evaluation["validation"]
+    if experiment.model.log_prob is None or not dataset.num:
+        return
+    with run.watch.measure("validation"):
+        params, state = _eval_params(experiment, train_state)
+        values = summary.part_score(experiment, experiment.model, params, state, "validation", config.seed)
+    name = unit(experiment.spec).replace("/", "_per_")
+    run.writer.write(step, "validation", {name: values.value, "standard_error": values.standard_error})
+    if values.value < run.best.get("value", np.inf):
+        run.best.update(step=step, value=values.value)
+        if config.eval.select == "best":
+            with run.watch.measure("checkpoint"):
+                _save(run, train_state, step, "best")
+
+
+def _save(run: Run, train_state: TrainState, step: int, which: str) -> None:
+    metadata = {"best": dict(run.best), "seconds": run.watch.seconds, "config": run.experiment.config.to_dict()}
+    run.checkpoints.save(step, train_state, metadata, which)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[list[int]]:
+    """Yields a list that receives the number of a SIGTERM or SIGINT; a second signal ends the process at once."""
+    received: list[int] = []
+
+    def note(number, frame):
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+        print("stopping after this call; a second signal ends at once", file=sys.stderr, flush=True)
+
+    old = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,58 @@
+"""What a user does with a trained run, from its folder alone: score it, sample it."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+
+from genflow import workdir as folders
+from genflow.errors import UserError
+from genflow.evaluate import nonfinite, sampler, unit
+from genflow.report import images
+from genflow.summary import finite, load_trained, part_scores
+
+
+def evaluate_run(workdir: str, seed: int = 0) -> dict:
+    """Scores the chosen checkpoint on the validation and test parts, prints them and writes eval_seed_N.json."""
+    path = pathlib.Path(workdir).expanduser().resolve()
+    trained = load_trained(path)
+    if trained.experiment.model.log_prob is None:
+        raise UserError(f"{trained.experiment.config.model.name} has no likelihood; use --mode=sample")
+    scores = part_scores(trained, seed)
+    result = {
+        "name": trained.experiment.config.name,
+        "step": trained.step,
+        "seed": seed,
+        "unit": unit(trained.experiment.spec),
+        "bound": trained.experiment.model.bound,
+    } | {
+        part: {"value": s.value, "standard_error": finite(s.standard_error), "num_examples": s.num_examples}
+        for part, s in scores.items()
+    }
+    out = path / f"eval_seed_{seed}.json"
+    folders.write_text(out, json.dumps(result, indent=2, allow_nan=False) + "\n")
+    for part, s in scores.items():
+        figure = f"{s.value:.4f} +- {s.standard_error:.4f} {result['unit']}"
+        print(f"{part:<12}{figure} ({result['bound']}, {s.num_examples} examples)")
+    print(f"written to  {out}")
+    return result
+
+
+def sample_run(workdir: str, num: int = 64, temperature: float = 1.0, seed: int = 0) -> np.ndarray:
+    """Draws from the chosen checkpoint; writes samples/*.npy and, for images, a PNG sheet."""
+    path = pathlib.Path(workdir).expanduser().resolve()
+    trained = load_trained(path)
+    experiment = trained.experiment
+    drawn = sampler(experiment.model, trained.params, trained.state, num)(jax.random.key(seed), temperature)
+    stem = path / "samples" / f"num_{num}_temperature_{temperature:g}_seed_{seed}"
+    stem.parent.mkdir(exist_ok=True)
+    np.save(f"{stem}.npy", drawn)
+    written = [f"{stem}.npy"]
+    if len(experiment.spec.shape) == 3:
+        images.save_png(images.sheet(drawn, experiment.spec.bins), f"{stem}.png")
+        written.append(f"{stem}.png")
+    if broken := nonfinite(drawn):
+        print(f"WARNING: {broken} of {num} samples are not finite; they are magenta in the sheet")
+    print(*(f"written to  {name}" for name in written), sep="\n")
+    return drawn

@@ -1,0 +1,163 @@
+"""The loop: resuming is exact, signals save, broken runs stop, one device equals eight."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ENVIRONMENT
+
+from genflow import cli, train, use
+from genflow.errors import UserError
+from genflow.metrics import read_rows
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CONFIG = "configs/realnvp_toy.py:debug"
+OVERRIDES = {
+    "train.num_steps": "200",
+    "train.steps_per_call": "20",
+    "train.log_every": "50",
+    "train.ema_decay": "0.9",
+    "eval.every": "100",
+    "checkpoint.every": "50",
+    "data.batch_size": "8",
+}
+RESUMABLE = ("train.num_steps", "checkpoint")
+
+
+def config(**overrides):
+    """The toy experiment of this file, with fields changed."""
+    return cli.load_config(CONFIG, OVERRIDES | {name.replace("__", "."): str(v) for name, v in overrides.items()})
+
+
+def launch(workdir, devices, failpoint="", **overrides):
+    """`python main.py` in a process of its own."""
+    fields = OVERRIDES | {name.replace("__", "."): str(v) for name, v in overrides.items()}
+    arguments = [f"--config.{name}={value}" for name, value in fields.items()]
+    flags = ENVIRONMENT["XLA_FLAGS"].replace("device_count=8", f"device_count={devices}")
+    environment = os.environ | ENVIRONMENT | {"XLA_FLAGS": flags, "GENFLOW_FAILPOINT": failpoint}
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "main.py"), f"--config={CONFIG}", f"--workdir={workdir}", *arguments],
+        env=environment,
+        cwd=workdir.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(process):
+    """(status, stderr) of a process."""
+    _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
+def leaves(workdir, step=200):
+    """Name, shape, type and digest of every leaf of the saved state: parameters, optimizer, average, counters."""
+    text = (workdir / "checkpoints" / "latest" / str(step) / "record" / "metadata").read_text()
+    return json.loads(text)["record"]["leaves"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """{number of devices: run folder} of 200 steps in one go."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    process = launch(folder / "one", 1)
+    train.train(config(), str(folder / "eight"))
+    status, errors = finished(process)
+    assert status == 0, errors
+    return {1: folder / "one", 8: folder / "eight"}
+
+
+def test_a_killed_run_resumes_to_the_same_bits_on_one_device(uninterrupted, tmp_path):
+    status, errors = finished(launch(tmp_path / "run", 1, "train/step@120:kill9"))
+    assert status == -signal.SIGKILL, errors
+    status, errors = finished(launch(tmp_path / "run", 1))
+    assert status == 0, errors
+    assert "resuming" in errors
+    assert leaves(tmp_path / "run") == leaves(uninterrupted[1])
+    records = [json.loads((folder / "record.json").read_text()) for folder in (tmp_path / "run", uninterrupted[1])]
+    assert records[0]["params_sha256"] == records[1]["params_sha256"]
+    assert records[0]["value"] == records[1]["value"]
+    rows = [[(r["step"], r["split"], r.get("nll")) for r in read_rows(f)] for f in (tmp_path / "run", uninterrupted[1])]
+    assert rows[0] == rows[1]
+
+
+def test_a_killed_and_a_stopped_run_resume_to_the_same_bits_on_eight_devices(uninterrupted, tmp_path):
+    killed = launch(tmp_path / "killed", 8, "train/step@120:kill9")
+    stopped = launch(tmp_path / "stopped", 8, "train/step@50:term")
+    status, errors = finished(stopped)
+    assert status == 128 + signal.SIGTERM, errors
+    assert "run the same command to resume" in errors
+    status, errors = finished(killed)
+    assert status == -signal.SIGKILL, errors
+    for name in ("killed", "stopped"):
+        train.train(config(), str(tmp_path / name))
+        assert leaves(tmp_path / name) == leaves(uninterrupted[8])
+
+
+def test_one_device_equals_eight_to_rounding(uninterrupted):
+    values = [json.loads((folder / "record.json").read_text())["value"] for folder in uninterrupted.values()]
+    np.testing.assert_allclose(values[0], values[1], rtol=1e-5)
+
+
+def test_a_finished_run_is_only_scored_again_and_can_be_prolonged(uninterrupted):
+    before = leaves(uninterrupted[8])
+    again = train.train(config(), str(uninterrupted[8]))
+    assert leaves(uninterrupted[8]) == before
+    assert again["value"] == json.loads((uninterrupted[8] / "record.json").read_text())["value"]
+    longer = train.train(config(train__num_steps=220), str(uninterrupted[8]), RESUMABLE)
+    assert longer["steps"] == 220
+
+
+def test_a_changed_model_is_refused_with_the_difference(uninterrupted):
+    with pytest.raises(UserError, match=r"config.model.depth: 2 -> 3"):
+        train.train(config(model__depth=3), str(uninterrupted[1]), RESUMABLE)
+
+
+def test_the_run_folder_alone_is_enough_to_score_and_sample(uninterrupted, capsys):
+    record = json.loads((uninterrupted[1] / "record.json").read_text())
+    result = use.evaluate_run(str(uninterrupted[1]), seed=0)
+    np.testing.assert_allclose(result["test"]["value"], record["value"], rtol=1e-5)
+    one, two = (use.sample_run(str(uninterrupted[1]), num=16, temperature=0.5, seed=s) for s in (0, 1))
+    assert one.shape == (16, 2)
+    assert (one != two).any()
+    assert "16_temperature_0.5_seed_1.npy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "no such folder"),
+        (lambda path: path.mkdir(), "config.json"),
+    ],
+)
+def test_a_folder_without_a_run_is_named(tmp_path, make, message):
+    make(tmp_path / "nothing")
+    with pytest.raises(UserError, match=message):
+        use.evaluate_run(str(tmp_path / "nothing"))
+
+
+def test_a_run_that_diverges_stops_with_its_parameters_intact(tmp_path):
+    diverging = config(optimizer__learning_rate=1e30, optimizer__clip_norm=0.0, train__max_skipped=5)
+    with pytest.raises(UserError, match="were not finite and were skipped"):
+        train.train(diverging, str(tmp_path / "run"))
+
+
+def test_calls_end_where_something_is_due():
+    section = config(train__steps_per_call=30, eval__every=100, checkpoint__every=50, train__log_every=50)
+    step, stops = 0, []
+    while step < 200:
+        step = train.next_stop(section, step)
+        stops.append(step)
+    assert stops == [30, 50, 80, 100, 130, 150, 180, 200]
+
+
+@pytest.mark.parametrize("placement", ["host", "stream"])
+def test_where_the_data_are_changes_nothing(uninterrupted, tmp_path, placement):
+    train.train(config(data__placement=placement), str(tmp_path / "run"))
+    assert leaves(tmp_path / "run") == leaves(uninterrupted[8])
