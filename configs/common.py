@@ -90,7 +90,7 @@ def base() -> ConfigDict:
     c.optimizer.eps = 1e-8  # added to the denominator
     c.optimizer.schedule = "constant"  # after warm-up: constant, cosine or linear decay
     c.optimizer.warmup_steps = 0  # linear warm-up, steps
-    c.optimizer.final_scale = 0.0  # learning rate at the last step, as a fraction of the peak (cosine, linear)
+    c.optimizer.final_scale = 0.01  # learning rate at the last step, as a fraction of the peak (cosine, linear)
     c.optimizer.clip_norm = 0.0  # global-norm gradient clipping; 0: off
     c.optimizer.weight_decay = 0.0  # decoupled, times the learning rate
     c.optimizer.decay_pattern = "kernel"  # regular expression: which parameter paths decay

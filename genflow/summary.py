@@ -152,7 +152,10 @@ def _draw_points(trained, workdir):
     if model.log_prob is not None:
         evaluate = jax.jit(model.log_prob)
         log_density = np.asarray(evaluate(trained.params, trained.state, None, {"x": grid.astype(np.float32)}))
-    return {"Densities": figures.densities(real, points, log_density)}, nonfinite(points)
+    picture = figures.densities(real, points, log_density)
+    for label, figure in picture.rows.items():
+        _write_png(workdir, f"step_{trained.step:08d}_{label.replace(' ', '_')}", figure)
+    return {"Densities": picture}, nonfinite(points)
 
 
 def write_sheet(experiment: Experiment, workdir: pathlib.Path, params, state, step: int) -> None:

@@ -10,6 +10,8 @@ from jaxtyping import Num, UInt8
 from matplotlib.figure import Figure
 from PIL import Image
 
+from genflow.report import canvas
+
 MAGENTA = (255, 0, 255)  # what a pixel that is not finite looks like
 SHEET_WIDTH = 810  # pixels, at most, unless the images themselves are wider
 TILE_WIDTH = 96  # pixels, at most, to which a small image is enlarged
@@ -92,6 +94,10 @@ def broken_note(images: np.ndarray) -> str:
     return f"Images with non-finite pixels, drawn in magenta: {count:,} of {len(images):,}." if count else ""
 
 
-def save_png(pixels: UInt8[np.ndarray, "h w c"], path: Path | str) -> None:
-    """Writes pixels to a PNG file."""
-    Image.fromarray(pixels).save(path, format="PNG", optimize=True)
+def save_png(picture: UInt8[np.ndarray, "h w c"] | Figure, path: Path | str) -> None:
+    """Writes a sheet or a plot to a PNG file."""
+    if isinstance(picture, Figure):
+        with canvas.style():
+            picture.savefig(path, format="png", dpi=200, facecolor="white", bbox_inches="tight")
+    else:
+        Image.fromarray(picture).save(path, format="PNG", optimize=True)
