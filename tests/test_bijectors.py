@@ -245,7 +245,7 @@ def test_invert_needs_no_more_memory_for_more_layers():
     layer_input = 8 * 16 * 16 * 4 * 4  # bytes
     growth = {memory: (temporary_bytes(memory, 12) - temporary_bytes(memory, 4)) / 8 for memory in bj.MEMORY}
     assert growth["store"] > 3 * layer_input
-    assert growth["remat"] > 0.9 * layer_input
+    assert 0.9 * layer_input < growth["remat"] < growth["store"] / 2
     assert growth["invert"] < 0.1 * layer_input
 
 

@@ -26,6 +26,7 @@ OVERRIDES = {
     "checkpoint.every": "50",
     "data.batch_size": "8",
 }
+LAST = {"eval__select": "last", "eval__every": 0, "optimizer__learning_rate": 0.3}
 RESUMABLE = ("train.num_steps", "checkpoint")
 
 
@@ -155,6 +156,18 @@ def test_calls_end_where_something_is_due():
         step = train.next_stop(section, step)
         stops.append(step)
     assert stops == [30, 50, 80, 100, 130, 150, 180, 200]
+
+
+def test_the_checkpoint_that_is_scored_is_the_best_on_the_validation_part(tmp_path):
+    wild = config(optimizer__learning_rate=0.3, optimizer__schedule="constant", eval__every=20, train__ema_decay=0.0)
+    record = train.train(wild, str(tmp_path / "run"))
+    rows = [row for row in read_rows(tmp_path / "run") if row["split"] == "validation"]
+    best = min(rows, key=lambda row: row["nats"])
+    assert best["step"] < 200, "the example must get worse at its end"
+    assert record["best_step"] == best["step"]
+    np.testing.assert_allclose(record["validation"]["value"], best["nats"], rtol=1e-5)
+    last = train.train(config(**LAST), str(tmp_path / "last"))
+    assert last["best_step"] == 200
 
 
 @pytest.mark.parametrize("placement", ["host", "stream"])

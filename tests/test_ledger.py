@@ -1,0 +1,143 @@
+"""The ledger: what it takes in, what it refuses, and that its tables are up to date."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from genflow import cli, ledger, workdir
+from genflow.errors import UserError
+
+REVISION = "0123456789abcdef" * 2 + "01234567"
+RECORD = {
+    "name": "glow_digits",
+    "paper": "Kingma and Dhariwal (2018), arXiv:1807.03039",
+    "expect": "",
+    "data": "digits",
+    "split": "test",
+    "num_examples": 360,
+    "value": 2.04321,
+    "standard_error": 0.0123,
+    "unit": "bits/dim",
+    "bound": "lower",
+    "steps": 2500,
+    "best_step": 1750,
+    "seed": 1,
+    "git_revision": REVISION,
+    "hardware": "2-core x86_64 CPU",
+    "wall_seconds": 185.4,
+    "params_sha256": "fedcba9876543210" * 4,
+}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder: glow_digits with another seed, read from a folder of this machine."""
+    folder = tmp_path / "runs" / "a run"
+    folder.mkdir(parents=True)
+    overrides = {"seed": "1", "data.data_dir": "/somewhere", "sample.temperatures": "(0.5, 1.0)"}
+    workdir.write_config(folder, cli.load_config("configs/glow_digits.py", overrides))
+    (folder / "record.json").write_text(json.dumps(RECORD))
+    return folder
+
+
+def change(run, **fields):
+    (run / "record.json").write_text(json.dumps(RECORD | fields))
+
+
+def rows_of(page, start):
+    return [line for line in page.splitlines() if line.startswith(start)]
+
+
+def test_the_tables_of_this_repository_are_up_to_date():
+    script = [sys.executable, "scripts/ledger.py", "--check"]
+    done = subprocess.run(script, cwd=cli.ROOT, env={"PYTHONPATH": str(cli.ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_record_becomes_a_row_and_the_others_stay_not_run(run, tmp_path):
+    path = ledger.add(run, tmp_path / "results", "partial", note="Half the steps.", paper_value=2.0)
+    stored = json.loads(path.read_text())
+    assert {name: stored[name] for name in RECORD} == RECORD
+    assert stored["command"] == (
+        "python main.py --config=configs/glow_digits.py --config.sample.temperatures='(0.5, 1.0)' --config.seed=1"
+    )
+    page = ledger.results_page(ledger.experiments(), ledger.read_records(tmp_path / "results"))
+    (row,) = rows_of(page, "| `glow_digits`")
+    for cell in (
+        "digits, test (360)",
+        "≤ 2.0432 ± 0.0123 bits/dim",
+        "lower",
+        "2 bits/dim (Kingma and Dhariwal (2018), arXiv:1807.03039)",
+        "partial (budget)",
+        "2,500 (best 1,750)",
+        "0123456789",
+        "0:03:05",
+        "`fedcba987654`",
+    ):
+        assert f"| {cell} |" in row
+    assert f"* `{stored['command']}`: Half the steps." in page
+    assert "| not run |" in rows_of(page, "| `glow_cifar10`")[0]
+    assert "3.35 bits/dim" in rows_of(page, "| `glow_cifar10`")[0]
+
+
+@pytest.mark.parametrize("revision", ["", REVISION + "+changes"])
+def test_source_that_nobody_can_check_out_is_refused_or_shown(run, tmp_path, revision):
+    change(run, git_revision=revision)
+    with pytest.raises(UserError, match="--allow_changes"):
+        ledger.add(run, tmp_path / "results", "measured")
+    assert not (tmp_path / "results").exists()
+    ledger.add(run, tmp_path / "results", "measured", allow_changes=True)
+    page = ledger.results_page(ledger.experiments(), ledger.read_records(tmp_path / "results"))
+    assert ("| 0123456789+changes |" if revision else "| unknown |") in page
+
+
+@pytest.mark.parametrize("status", ledger.COMPARED)
+def test_a_claim_about_a_paper_needs_its_figure(run, tmp_path, status):
+    with pytest.raises(UserError, match="--paper_value"):
+        ledger.add(run, tmp_path / "results", status)
+    ledger.add(run, tmp_path / "results", status, paper_value=2.0)
+
+
+def test_a_debug_run_is_no_result(run, tmp_path):
+    change(run, name="glow_digits-debug")
+    with pytest.raises(UserError, match=r"no configs/glow_digits-debug\.py"):
+        ledger.add(run, tmp_path / "results", "measured")
+
+
+def test_a_file_that_is_no_record_is_named(tmp_path):
+    (tmp_path / "x.json").write_text('{"name": "glow_digits"}')
+    with pytest.raises(UserError, match=r"x\.json .* no field 'paper'"):
+        ledger.read_records(tmp_path)
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(UserError, match=r"cannot read .*x\.json"):
+        ledger.read_records(tmp_path)
+
+
+def test_writing_fills_the_markers_of_the_readme_and_leaves_the_rest(run, tmp_path):
+    ledger.add(run, tmp_path / "results", "reproduced", paper_value=2.0)
+    begin, end = ledger.README_MARKERS
+    (tmp_path / "README.md").write_text(f"# Title\n\n{begin}\nold\n{end}\n\nMore.\n")
+    changed = [tmp_path / "docs" / "results.md", tmp_path / "README.md"]
+    assert ledger.write(tmp_path) == changed
+    assert ledger.write(tmp_path) == []
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith(f"# Title\n\n{begin}\n| year | paper | config | ours | paper's | status |\n|---|")
+    assert text.endswith(f"|\n{end}\n\nMore.\n")
+    assert (
+        "| 2018 | Kingma and Dhariwal, [arXiv:1807.03039](https://arxiv.org/abs/1807.03039) | `glow_digits` | "
+        "≤ 2.0432 ± 0.0123 bits/dim | 2 bits/dim | reproduced |"
+    ) in text
+    years = [line.split("|")[1] for line in text.splitlines() if line.startswith("| 2")]
+    assert years == sorted(years)
+    (tmp_path / "README.md").write_text(text.replace("reproduced", "certain"))
+    assert list(ledger.stale(tmp_path)) == [tmp_path / "README.md"]
+
+
+def test_a_readme_with_one_marker_is_an_error_and_without_any_is_left_alone(tmp_path):
+    (tmp_path / "README.md").write_text("# Title\n")
+    assert tmp_path / "README.md" not in ledger.pages(tmp_path)
+    (tmp_path / "README.md").write_text(f"{ledger.README_MARKERS[1]}\n")
+    with pytest.raises(UserError, match=r"README\.md: write <!-- models --> once"):
+        ledger.pages(tmp_path)
