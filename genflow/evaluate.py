@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from genflow.core import Key, Model, Params, Spec
+from genflow.hosts import to_host
 
 LN2 = math.log(2.0)
 Place = Callable[[dict], dict]  # puts a host batch where the computation wants it
@@ -69,7 +70,7 @@ def log_probs(
     for i, (batch, count) in enumerate(batches(dataset, batch_size, limit)):
         keys = [jax.random.fold_in(key, i * num_repeats + r) for r in range(num_repeats)]
         draws = [evaluate(params, state, k, place(batch)) for k in keys]
-        out.append(np.mean([np.asarray(d, np.float64) for d in draws], axis=0)[:count])
+        out.append(np.mean([to_host(d).astype(np.float64) for d in draws], axis=0)[:count])
     return np.concatenate(out)
 
 
@@ -94,7 +95,7 @@ def batches(dataset, batch_size: int, limit: int = 0) -> Iterator[tuple[dict, in
 def round_trip(model: Model, params: Params, state, batch) -> np.ndarray:
     """decode(encode(x)) without noise, as float32 in data space."""
     both = jax.jit(lambda p, s, b: model.decode(p, s, model.encode(p, s, None, b)))
-    return np.asarray(both(params, state, batch), np.float32)
+    return to_host(both(params, state, batch)).astype(np.float32)
 
 
 def sampler(model: Model, params: Params, state, num: int) -> Callable[..., np.ndarray]:
@@ -103,7 +104,7 @@ def sampler(model: Model, params: Params, state, num: int) -> Callable[..., np.n
     Non-finite samples stay as they are; `nonfinite` counts them.
     """
     compiled = jax.jit(lambda p, s, key, temperature: model.sample(p, s, key, num, None, temperature))
-    return lambda key, temperature=1.0: np.asarray(compiled(params, state, key, temperature), np.float32)
+    return lambda key, temperature=1.0: to_host(compiled(params, state, key, temperature)).astype(np.float32)
 
 
 def nonfinite(samples: np.ndarray) -> int:

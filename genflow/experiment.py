@@ -129,7 +129,7 @@ def placement(experiment: Experiment) -> str:
         return wanted
     if arrays is None:
         return "stream"
-    stats = jax.devices()[0].memory_stats()
+    stats = jax.local_devices()[0].memory_stats()
     limit = DEVICE_SHARE * stats["bytes_limit"] if stats and "bytes_limit" in stats else ON_CPU_BYTES
     return "device" if sum(a.nbytes for a in arrays.values()) <= limit else "host"
 

@@ -67,19 +67,19 @@ def choose(experiment: Experiment, workdir: pathlib.Path) -> Trained:
     return Trained(experiment, params, train_state.state, int(train_state.step), int(last[0].step), last[1], counts)
 
 
-def finish(experiment: Experiment, workdir: pathlib.Path, watch: Stopwatch) -> dict:
-    """Scores the chosen checkpoint, draws, writes record.json and report.html, prints the table."""
+def finish(experiment: Experiment, workdir: pathlib.Path, output: pathlib.Path, watch: Stopwatch) -> dict:
+    """Scores the chosen checkpoint, draws, writes record.json and report.html to `output`, prints the table."""
     trained = choose(experiment, workdir)
     with watch.measure("eval"):
         scores = part_scores(trained, experiment.config.seed)
         references = baseline_scores(experiment) if experiment.config.eval.baselines else {}
     with watch.measure("samples"):
-        pictures, broken = draw(trained, workdir)
+        pictures, broken = draw(trained, output)
     record = make_record(trained, scores, references, broken, watch.seconds)
-    folders.write_text(workdir / "record.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
+    folders.write_text(output / "record.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
     with watch.measure("report"):
-        write_report(workdir, record, read_rows(workdir), pictures)
-    print(table(record, workdir))
+        write_report(output, record, read_rows(output), pictures)
+    print(table(record, output))
     return record
 
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from genflow import summary
+from genflow import hosts, summary
 from genflow import workdir as folders
 from genflow.checkpoint import Checkpoints, open_checkpoints
 from genflow.errors import UserError
@@ -35,7 +35,7 @@ class Run(NamedTuple):
     """The tools of one run of the loop."""
 
     experiment: Experiment
-    workdir: pathlib.Path
+    output: pathlib.Path
     checkpoints: Checkpoints
     writer: Writer
     progress: Progress
@@ -56,14 +56,14 @@ def train(config: ConfigDict, workdir: str = "", resumable: tuple[str, ...] = ()
     """
     watch = Stopwatch()
     path = folders.resolve(config.name, config, workdir)
-    with folders.lock(path):
+    with hosts.output_folder(path) as output:
         differences = _check_folder(path, config, resumable)
         with watch.measure("data"):
             experiment = assemble(config)
-        folders.write_config(path, config)
+        folders.write_config(output, config)
         with open_checkpoints(path / "checkpoints", config.checkpoint.keep) as checkpoints, interruptible() as signals:
-            _train(experiment, path, checkpoints, watch, differences, signals)
-        return summary.finish(experiment, path, watch)
+            _train(experiment, output, checkpoints, watch, differences, signals)
+        return summary.finish(experiment, path, output, watch)
 
 
 def _check_folder(path, config, resumable):
@@ -72,7 +72,7 @@ def _check_folder(path, config, resumable):
     return folders.check_resume(folders.read_config(path), config, resumable)
 
 
-def _train(experiment, path, checkpoints, watch, differences, signals) -> None:
+def _train(experiment, output, checkpoints, watch, differences, signals) -> None:
     """Brings the run from its newest checkpoint to its last step."""
     config = experiment.config
     with watch.measure("init"):
@@ -82,15 +82,15 @@ def _train(experiment, path, checkpoints, watch, differences, signals) -> None:
     start = int(train_state.step)
     watch.seconds.update({part: s + watch.seconds.get(part, 0) for part, s in metadata.get("seconds", {}).items()})
     if start:
-        print(f"resuming {path} at step {start}", file=sys.stderr)
+        print(f"resuming {checkpoints.directory.parent} at step {start}", file=sys.stderr)
     if start >= config.train.num_steps:
         return
     with watch.measure("compile"):
         feed = make_feed(experiment)
         call = compile_call(experiment, feed, train_state)
-    writer = Writer(path, start)
+    writer = Writer(output, start)
     progress = Progress(start, config.train.num_steps, unit(experiment.spec), config.data.batch_size)
-    run = Run(experiment, path, checkpoints, writer, progress, watch, dict(metadata.get("best", {})))
+    run = Run(experiment, output, checkpoints, writer, progress, watch, dict(metadata.get("best", {})))
     try:
         _loop(run, train_state, feed, call, signals)
     finally:
@@ -117,7 +117,7 @@ def _loop(run: Run, train_state: TrainState, feed: Feed, call, signals: list[int
         if last or is_due(config.eval.every, step):
             _validate(run, train_state, step)
         if is_due(config.sample.every, step):
-            summary.write_sheet(run.experiment, run.workdir, *_eval_params(run.experiment, train_state), step)
+            summary.write_sheet(run.experiment, run.output, *_eval_params(run.experiment, train_state), step)
         if signals or last or is_due(config.checkpoint.every, step):
             with run.watch.measure("checkpoint"):
                 _save(run, train_state, step, "latest")
