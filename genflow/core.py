@@ -90,7 +90,11 @@ class Model(NamedTuple):
 
 
 def sum_event(a: Float[Array, "B *event"]) -> Float[Array, " B"]:
-    """Sums over every axis but the first, in float32 or wider: log-densities in bfloat16 lose whole nats."""
+    """Sums over every axis but the first, in float32 or wider: log-densities in bfloat16 lose whole nats.
+
+    >>> sum_event(jnp.ones((2, 3, 3))).tolist()
+    [9.0, 9.0]
+    """
     return a.reshape(a.shape[0], -1).sum(1, dtype=jnp.promote_types(a.dtype, jnp.float32))
 
 

@@ -33,6 +33,9 @@ def uniform(bins: int) -> Dequantizer:
     """Y = (x + u) / bins - 1/2 with u ~ U[0, 1): y in [-1/2, 1/2), log_weight = -dims log(bins) nats.
 
     Without a key, u = 1/2 (the middle of the bin).
+
+    >>> uniform(4).forward({}, jnp.array([[0, 3]]))[0].tolist()
+    [[-0.375, 0.375]]
     """
     # x + u must round neither down to x nor up to x + 1 in float32, or the value would change its bin.
     margin = 2.0 ** -(24 - (bins - 1).bit_length())

@@ -29,7 +29,11 @@ def unit(spec: Spec) -> str:
 
 
 def in_unit(spec: Spec, nll):
-    """Negative log-likelihood in nats per example to the spec's unit: nll / (dims ln 2) for discrete data."""
+    """Negative log-likelihood in nats per example to the spec's unit: nll / (dims ln 2) for discrete data.
+
+    >>> round(in_unit(Spec("gray", (8, 8, 1), 256), 64 * 8 * LN2), 6)
+    8.0
+    """
     return nll if spec.bins is None else nll / (spec.dims * LN2)
 
 

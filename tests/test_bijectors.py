@@ -50,6 +50,7 @@ TABLE = {
     "invert": (lambda: bj.invert(bj.actnorm()), IMAGE, None),
     "repeat, store": (lambda: bj.repeat(glow_step(), 2, "store"), IMAGE, (3,)),
     "repeat, remat": (lambda: bj.repeat(glow_step(), 2, "remat"), IMAGE, (3,)),
+    "repeat, without parameters": (lambda: bj.repeat(bj.flip(), 3, "invert"), IMAGE, None),
     "repeat, invert": (lambda: bj.repeat(glow_step(), 2, "invert"), IMAGE, (3,)),
     "split_prior": (lambda: bj.split_prior(zero_conv()), IMAGE, None),
     "squeeze": (bj.squeeze, IMAGE, None),

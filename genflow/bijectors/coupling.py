@@ -86,6 +86,10 @@ def coupling(transform: Transform, network: Callable[[int], Network], split: Spl
       network: builds the conditioner for a number of output features; its last layer should start at zero.
       split: which part passes, `halves()` unless given.
 
+    >>> from genflow.networks import mlp
+    >>> coupling(additive(), mlp((8,))).init(jax.random.key(0), jnp.zeros((2, 4)))[1].shape
+    (2, 4)
+
     Reference: Dinh et al. (2017), Density estimation using Real NVP, arXiv:1605.08803, equations 4 to 8.
     """
     split = halves() if split is None else split

@@ -13,6 +13,9 @@ def conv1x1() -> Bijector:
     P and sign are integer constants from a random rotation; log |det W| per pixel is sum(log_diag), O(c). The inverse
     is two triangular solves of a c x c system, then a matrix product.
 
+    >>> sorted(conv1x1().init(jax.random.key(0), jnp.zeros((1, 2, 2, 3)))[0])
+    ['log_diag', 'lower', 'permutation', 'sign', 'upper']
+
     Reference: Kingma and Dhariwal (2018), Glow, arXiv:1807.03039, section 3.2, equations 9 to 11.
     """
 

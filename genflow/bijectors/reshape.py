@@ -9,6 +9,9 @@ from genflow.core import Bijector
 def squeeze(factor: int = 2) -> Bijector:
     """Space to depth: [B, H, W, C] -> [B, H / f, W / f, C f^2].
 
+    >>> squeeze().forward({}, jnp.zeros((1, 4, 4, 3)))[0].shape
+    (1, 2, 2, 12)
+
     Raises:
       ValueError: height or width is not divisible by the factor.
 
