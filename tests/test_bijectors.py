@@ -87,7 +87,7 @@ def flat(tree):
     return jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(tree)], axis=1)
 
 
-def close(a, b, tolerance):
+def check_close(a, b, tolerance):
     """Compares through numpy: jnp.max loses NaN on CPU for 4,096 elements or more."""
     for left, right in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_allclose(np.asarray(left), np.asarray(right), rtol=tolerance, atol=tolerance)
@@ -125,11 +125,11 @@ def test_properties_in_float64(name):
         (z_init, z_fresh), z, log_det, back, log_det_inverse, again, jacobian = everything(x, cond)
         x = first(x)
         assert log_det.shape == log_det_inverse.shape == (BATCH,)
-        close(back, x, 1e-8)  # x -> z -> x
-        close(again, z, 1e-8)  # z -> x -> z
-        close(log_det, np.linalg.slogdet(np.asarray(jacobian))[1], 1e-9)
-        close(log_det + log_det_inverse, np.zeros(BATCH), 1e-9)
-        close(z_init, z_fresh, 1e-9)  # init returns the transformed batch
+        check_close(back, x, 1e-8)  # x -> z -> x
+        check_close(again, z, 1e-8)  # z -> x -> z
+        check_close(log_det, np.linalg.slogdet(np.asarray(jacobian))[1], 1e-9)
+        check_close(log_det + log_det_inverse, np.zeros(BATCH), 1e-9)
+        check_close(z_init, z_fresh, 1e-9)  # init returns the transformed batch
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -151,7 +151,7 @@ def test_properties_in_float32(name):
     z, log_det, grads, back = everything(weights, x)
     assert log_det.dtype == jnp.float32
     assert {leaf.dtype for leaf in jax.tree.leaves(z)} == {jnp.dtype("float32")}
-    close(back, x, 3e-5)
+    check_close(back, x, 3e-5)
     for leaf in jax.tree.leaves(grads):
         assert np.isfinite(np.asarray(leaf)).all()
         assert np.asarray(leaf).any(), "a parameter without a gradient"
@@ -166,7 +166,7 @@ def test_properties_in_float32(name):
 def test_jit_changes_nothing(name):
     bijector, x, cond = example(name, jnp.float32)
     params = perturbed(bijector.init(jax.random.key(1), x, cond)[0], jax.random.key(2))
-    close(bijector.forward(params, x, cond), jax.jit(bijector.forward)(params, x, cond), 1e-5)
+    check_close(bijector.forward(params, x, cond), jax.jit(bijector.forward)(params, x, cond), 1e-5)
 
 
 def test_histogram_gaussianization_holds_its_tails():
@@ -176,7 +176,7 @@ def test_histogram_gaussianization_holds_its_tails():
     z, log_det = bijector.forward(params, x)
     assert np.isfinite(np.asarray(log_det)).all()
     back, _ = bijector.inverse(params, z)
-    close(back, x, 1e-5)
+    check_close(back, x, 1e-5)
     assert np.isfinite(np.asarray(bijector.inverse(params, jnp.array([[-40.0], [40.0]], jnp.float32))[0])).all()
 
 
@@ -188,15 +188,15 @@ def test_actnorm_normalizes_the_first_batch_in_every_layer_of_a_scan():
     for i in range(3):
         layer_params = jax.tree.map(lambda a, i=i: a[i], params)
         normalized, _ = bj.actnorm().forward(layer_params["norm"], x)
-        close(normalized.mean((0, 1, 2)), np.zeros(2), 1e-4)
-        close(normalized.std((0, 1, 2)), np.ones(2), 1e-4)
+        check_close(normalized.mean((0, 1, 2)), np.zeros(2), 1e-4)
+        check_close(normalized.std((0, 1, 2)), np.ones(2), 1e-4)
         x, _ = layer.forward(layer_params, x)
 
 
 def test_conv1x1_starts_as_a_rotation_and_keeps_its_constants():
     x = jax.random.normal(jax.random.key(0), (2, 3, 3, 6))
     params, z = bj.conv1x1().init(jax.random.key(1), x)
-    close((z**2).sum(-1), (x**2).sum(-1), 1e-5)
+    check_close((z**2).sum(-1), (x**2).sum(-1), 1e-5)
     weights, constants = partition(params)
     assert set(jax.tree.leaves(jax.tree.map(lambda a: a.dtype.name, constants))) == {"int32"}
     assert weights["permutation"] is None
@@ -222,7 +222,7 @@ def test_memory_modes_give_the_gradients_of_store(memory):
     with jax.enable_x64(True):
         expected = jax.jit(jax.grad(memory_gradients("store", 4)[0], (0, 1, 2)))(*memory_gradients("store", 4)[1:])
         loss, *arguments = memory_gradients(memory, 4)
-        close(jax.jit(jax.grad(loss, (0, 1, 2)))(*arguments), expected, 1e-8)
+        check_close(jax.jit(jax.grad(loss, (0, 1, 2)))(*arguments), expected, 1e-8)
 
 
 def temporary_bytes(memory, depth):

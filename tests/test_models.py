@@ -1,5 +1,7 @@
 """One table for every model family: loss, gradients, sampling, likelihood, latents."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +28,7 @@ TABLE = {
 }
 
 
+@functools.cache
 def made(name, num=8):
     """(model, spec, perturbed params, state, batch) of a row."""
     section, spec = TABLE[name]
@@ -57,8 +60,7 @@ def test_every_loss_is_finite_and_reaches_every_parameter_of_its_group(name):
         assert np.isfinite(value)
         assert np.isfinite(metrics["nll"])
         unreached = [path for path, g in jax.tree_util.tree_leaves_with_path(grads) if not np.asarray(g).any()]
-        unused = ["log_scale"] if name == "vae, Bernoulli" else []  # the Bernoulli decoder has no scale
-        assert [p for p in unreached if not any(u in str(p) for u in unused)] == []
+        assert unreached == []
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -116,7 +118,7 @@ def test_the_bound_of_a_vae_lies_below_its_log_likelihood():
     from genflow.distributions import bernoulli_log_prob
     from genflow.networks import mlp
 
-    logits = mlp((4,))(4).apply(params["model"]["decoder"], z).reshape(-1, 2, 1, 1, 2)[..., 0]
+    logits = mlp((4,))(2).apply(params["model"]["decoder"], z).reshape(-1, 2, 1, 1)
     mass = np.exp(np.asarray(bernoulli_log_prob(every[None].astype(jnp.float32), logits[:, None]).sum((2, 3, 4))))
     evidence = np.log((prior[:, None] * mass).sum(0))
     np.testing.assert_allclose(np.exp(evidence).sum(), 1.0, rtol=1e-4)

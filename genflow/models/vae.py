@@ -1,7 +1,11 @@
 """Variational autoencoders."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from genflow.core import Model, Spec, sum_event
 from genflow.dequantize import center
@@ -12,6 +16,39 @@ from genflow.distributions import (
     normal_kl,
 )
 from genflow.networks import mlp
+
+
+class Observation(NamedTuple):
+    """What a decoder's output says of the data: raw has one more axis than x, of size num_params."""
+
+    num_params: int
+    log_prob: Callable[[Array, Array], Array]  # (raw, x) -> nats, elementwise
+    sample: Callable[..., Array]  # (key, raw, temperature) -> x
+    mode: Callable[[Array], Array]  # raw -> the most probable x
+
+
+def bernoulli() -> Observation:
+    """x in {0, 1} with P(x = 1) = sigmoid(raw). Kingma and Welling (2014), arXiv:1312.6114, appendix C.1."""
+    return Observation(
+        1,
+        lambda raw, x: bernoulli_log_prob(x, raw[..., 0]),
+        lambda key, raw, temperature: jax.random.bernoulli(key, jax.nn.sigmoid(raw[..., 0])).astype(jnp.float32),
+        lambda raw: (raw[..., 0] > 0).astype(jnp.float32),
+    )
+
+
+def discretized_logistic(bins: int, min_log_scale: float) -> Observation:
+    """x in 0 .. bins - 1, a logistic rounded to bins. Kingma et al. (2016), arXiv:1606.04934, appendix C."""
+
+    def log_scale(raw):
+        return min_log_scale + jax.nn.softplus(raw[..., 1] - min_log_scale)
+
+    return Observation(
+        2,
+        lambda raw, x: discretized_logistic_log_prob(x, raw[..., 0], log_scale(raw), bins),
+        lambda key, raw, temperature: discretized_logistic_sample(key, raw[..., 0], log_scale(raw), bins, temperature),
+        lambda raw: jnp.round((jnp.clip(raw[..., 0], -1, 1) + 1) / 2 * (bins - 1)),
+    )
 
 
 def vae(
@@ -34,7 +71,9 @@ def vae(
     """
     if spec.bins is None:
         raise ValueError("vae models discrete data; data.name names a continuous density")
-    encoder, decoder = mlp(widths)(2 * latent_dims), mlp(widths[::-1])(2 * spec.dims)
+    observation = bernoulli() if spec.bins == 2 else discretized_logistic(spec.bins, min_log_scale)
+    encoder = mlp(widths)(2 * latent_dims)
+    decoder = mlp(widths[::-1])(observation.num_params * spec.dims)
 
     def init(key, batch):
         key_encoder, key_decoder = jax.random.split(key)
@@ -46,21 +85,15 @@ def vae(
         mean, log_std = jnp.split(encoder.apply(params["model"]["encoder"], center(x, spec)), 2, -1)
         return mean, jnp.clip(log_std, -7.0, 2.0)
 
-    def likelihood(params, z):
-        raw = decoder.apply(params["model"]["decoder"], z).reshape(z.shape[0], *spec.shape, 2)
-        return raw[..., 0], min_log_scale + jax.nn.softplus(raw[..., 1] - min_log_scale)
-
-    def log_likelihood(params, z, x):
-        x = x.astype(jnp.float32)
-        mean, log_scale = likelihood(params, z)
-        if spec.bins == 2:
-            return sum_event(bernoulli_log_prob(x, mean))
-        return sum_event(discretized_logistic_log_prob(x, mean, log_scale, spec.bins))
+    def decoded(params, z):
+        raw = decoder.apply(params["model"]["decoder"], z)
+        return raw.reshape(z.shape[0], *spec.shape, observation.num_params)
 
     def terms(params, key, x):
         mean, log_std = posterior(params, x)
         z = mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
-        return log_likelihood(params, z, x), sum_event(normal_kl(mean, log_std))
+        reconstruction = sum_event(observation.log_prob(decoded(params, z), x.astype(jnp.float32)))
+        return reconstruction, sum_event(normal_kl(mean, log_std))
 
     def log_prob(params, state, key, batch):
         reconstruction, kl = terms(params, key, batch["x"])
@@ -73,17 +106,13 @@ def vae(
 
     def sample(params, state, key, num, cond=None, temperature=1.0):
         key_z, key_x = jax.random.split(key)
-        mean, log_scale = likelihood(params, temperature * jax.random.normal(key_z, (num, latent_dims)))
-        if spec.bins == 2:
-            return jax.random.bernoulli(key_x, jax.nn.sigmoid(mean)).astype(jnp.float32)
-        return discretized_logistic_sample(key_x, mean, log_scale, spec.bins, temperature)
+        raw = decoded(params, temperature * jax.random.normal(key_z, (num, latent_dims)))
+        return observation.sample(key_x, raw, temperature)
 
     def encode(params, state, key, batch):
         return posterior(params, batch["x"])[0]
 
     def decode(params, state, z, cond=None):
-        mean = likelihood(params, z)[0]
-        unit = jax.nn.sigmoid(mean) if spec.bins == 2 else (jnp.clip(mean, -1, 1) + 1) / 2
-        return jnp.round(unit * (spec.bins - 1))
+        return observation.mode(decoded(params, z))
 
     return Model(init, {"model": loss}, sample, log_prob, "lower", encode, decode)
