@@ -59,12 +59,13 @@ def experiments() -> dict[str, ConfigDict]:
 
 
 def read_records(folder: pathlib.Path) -> dict[str, dict]:
-    """The ledger's records by file name, sorted.
+    """What `add` wrote, by file name, sorted; files of other scripts beside it have no paper_value and are left alone.
 
     Raises:
-      UserError: a file is not a record that `add` wrote.
+      UserError: a file is not JSON, or lacks a field that the tables show.
     """
-    return {path.stem: _read(path, RECORD + CLAIM) for path in sorted(folder.glob("*.json"))}
+    files = {path: _read(path) for path in sorted(folder.glob("*.json"))}
+    return {path.stem: _complete(path, record, CLAIM) for path, record in files.items() if "paper_value" in record}
 
 
 def add(
@@ -92,7 +93,7 @@ def add(
     Raises:
       UserError: no record, an experiment that is not in configs/, a claim without its figure, uncommitted source.
     """
-    record = _read(run / "record.json", RECORD)
+    record = _complete(run / "record.json", _read(run / "record.json"))
     _check(run, record, allow_changes)
     if status in COMPARED and paper_value is None:
         raise UserError(f"--status={status} compares with a paper: give --paper_value=FIGURE")
@@ -159,13 +160,13 @@ def results_page(configs: Mapping[str, ConfigDict], records: Mapping[str, dict])
 
 def models_table(configs: Mapping[str, ConfigDict], records: Mapping[str, dict]) -> str:
     """The table of the README: one line for each experiment, by the year of its paper."""
-    rows = []
+    head, rows = ("year", "paper", "config", "ours", "paper's", "status"), []
     for name, config in configs.items():
         for record in [*_runs(name, records).values()] or [None]:
             figures = (_figure(record), _published(record), record["status"]) if record else _expectation(config)
             other_data = f", {record['data']}" if record and record["data"] != config.data.name else ""
             rows.append((_year(config.paper), _linked(config.paper), f"`{name}`{other_data}", *figures))
-    return "\n".join(_table([("year", "paper", "config", "ours", "paper's", "status"), *sorted(rows)]))
+    return "\n".join(_table([head, *sorted(rows, key=lambda row: (row[0], row[2]))]))
 
 
 def _runs(name, records):
@@ -242,11 +243,14 @@ def _between_markers(path, table):
     return f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
 
 
-def _read(path, needed):
+def _read(path):
     try:
-        record = json.loads(path.read_text("utf-8"))
+        return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}\na finished run has a record.json; see --mode=train") from error
-    if missing := [field for field in needed if field not in record]:
+
+
+def _complete(path, record, claim=()):
+    if missing := [field for field in RECORD + claim if field not in record]:
         raise UserError(f"{path} is not a record of this form: it has no field {missing[0]!r}")
     return record

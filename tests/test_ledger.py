@@ -106,8 +106,10 @@ def test_a_debug_run_is_no_result(run, tmp_path):
         ledger.add(run, tmp_path / "results", "measured")
 
 
-def test_a_file_that_is_no_record_is_named(tmp_path):
-    (tmp_path / "x.json").write_text('{"name": "glow_digits"}')
+def test_a_broken_record_is_named_and_files_of_other_scripts_are_left_alone(tmp_path):
+    (tmp_path / "other.json").write_text('{"kills": 3}')
+    assert ledger.read_records(tmp_path) == {}
+    (tmp_path / "x.json").write_text('{"name": "glow_digits", "paper_value": null}')
     with pytest.raises(UserError, match=r"x\.json .* no field 'paper'"):
         ledger.read_records(tmp_path)
     (tmp_path / "x.json").write_text("{")
