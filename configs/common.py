@@ -35,8 +35,6 @@ POSITIVE = (
 SIGNED = ("sharding.data",)
 # Fields that a resumed run may change; a change anywhere else is refused, because it changes the model or the data.
 RESUMABLE = (
-    "paper",
-    "expect",
     "train.num_steps",
     "train.log_every",
     "train.max_skipped",

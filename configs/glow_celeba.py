@@ -31,5 +31,5 @@ def get_config(arg=""):
     c.sample.temperatures = (0.0, 0.25, 0.6, 0.7, 0.8, 0.9, 1.0)
     c.checkpoint.every = 2_000
     if common.is_debug(arg):
-        common.debug(c, "synthetic:8x8x3", levels=2, depth=2, width=8)
+        common.debug(c, "synthetic:8x8x3", levels=1, depth=2, width=8)
     return c

@@ -31,5 +31,5 @@ def get_config(arg=""):
     c.sample.every = 20_000
     c.checkpoint.every = 5_000
     if common.is_debug(arg):
-        common.debug(c, "synthetic:8x8x3", levels=2, depth=2, width=8)
+        common.debug(c, "synthetic:8x8x3", levels=1, depth=2, width=8)
     return c

@@ -80,7 +80,7 @@ class Model(NamedTuple):
 
     init: Callable[..., tuple[dict[str, Params], PyTree]]
     losses: Mapping[str, Callable[..., tuple[Float[Array, ""], tuple[PyTree, dict[str, Array]]]]]
-    sample: Callable[..., Array]
+    sample: Callable[..., Array] | None = None
     log_prob: Callable[..., Float[Array, " B"]] | None = None
     bound: str = "none"
     encode: Callable[..., PyTree] | None = None

@@ -18,7 +18,7 @@ def normal_log_prob(x: Array, mean: Array | float = 0.0, log_std: Array | float 
 
 def standard_normal_log_prob(z: PyTree) -> Float[Array, " B"]:
     """Log N(z; 0, I), summed over every leaf of a batch of latents."""
-    return sum(sum_event(normal_log_prob(leaf)) for leaf in jax.tree.leaves(z))
+    return jnp.stack([sum_event(normal_log_prob(leaf)) for leaf in jax.tree.leaves(z)]).sum(0)
 
 
 def standard_normal_sample(key: Array, like: PyTree, temperature: float | tuple[float, ...] = 1.0) -> PyTree:

@@ -57,8 +57,8 @@ def train(config: ConfigDict, workdir: str = "", resumable: tuple[str, ...] = ()
     watch = Stopwatch()
     path = folders.resolve(config.name, config, workdir)
     with hosts.output_folder(path) as output:
-        differences = _check_folder(path, config, resumable)
-        with watch.measure("data"):
+        with folders.discarded_on_error(path), watch.measure("data"):
+            differences = _check_folder(path, config, resumable)
             experiment = assemble(config)
         folders.write_config(output, config)
         with open_checkpoints(path / "checkpoints", config.checkpoint.keep) as checkpoints, interruptible() as signals:

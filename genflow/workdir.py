@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ Difference = tuple[str, Any, Any]  # path of the field, old value, new value
 ABSENT = "(absent)"  # stands in a Difference for a field that one of the two configs does not have
 CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"
+DESCRIPTIVE = ("paper", "expect")  # words about the experiment, no part of what it is
 
 
 def resolve(stem: str, config: ConfigDict, workdir: str | None, root: str | Path = "runs") -> Path:
@@ -44,6 +46,17 @@ def resolve(stem: str, config: ConfigDict, workdir: str | None, root: str | Path
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             return path
+
+
+@contextlib.contextmanager
+def discarded_on_error(workdir: Path) -> Iterator[None]:
+    """Removes a run folder again when what is inside the with-block fails before anything was written there."""
+    try:
+        yield
+    except BaseException:
+        if _is_free(workdir):
+            shutil.rmtree(workdir)
+        raise
 
 
 def write_config(workdir: Path, config: ConfigDict) -> None:
@@ -78,11 +91,12 @@ def write_text(path: Path, text: str) -> None:
 
 def config_hash(config: ConfigDict) -> str:
     """Returns 12 hexadecimal digits that name the config; equal exactly where `diff` is empty."""
-    return hashlib.sha256(_canonical(_encode(config, "config")).encode()).hexdigest()[:12]
+    _encode(config, "config")  # refuses what has no exact form
+    return hashlib.sha256(_canonical(dict(_fields(config))).encode()).hexdigest()[:12]
 
 
 def diff(old: ConfigDict, new: ConfigDict) -> list[Difference]:
-    """Lists the fields that differ, sorted by path."""
+    """Lists the fields that differ, sorted by path; words about the experiment do not count."""
     before, after = dict(_fields(old)), dict(_fields(new))
     pairs = ((path, before.get(path, ABSENT), after.get(path, ABSENT)) for path in sorted(before | after))
     return [d for d in pairs if d[0] not in before or d[0] not in after or _canonical(d[1]) != _canonical(d[2])]
@@ -189,7 +203,7 @@ def _canonical(value: Any) -> str:
 
 
 def _fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key in config:
+    for key in sorted(set(config) - set(DESCRIPTIVE)):
         value = config[key]
         if isinstance(value, ConfigDict) and len(value):
             yield from _fields(value, f"{prefix}{key}.")

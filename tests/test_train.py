@@ -130,6 +130,20 @@ def test_the_run_folder_alone_is_enough_to_score_and_sample(uninterrupted, capsy
     assert "16_temperature_0.5_seed_1.npy" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("fields", [{"data.name": "digits"}, {"model.depth": "0"}, {"data.batch_size": "12"}])
+def test_what_does_not_fit_together_leaves_no_folder(tmp_path, fields):
+    with pytest.raises(UserError):
+        train.train(cli.load_config(CONFIG, fields), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_words_about_an_experiment_are_the_same_experiment(uninterrupted):
+    renamed = config()
+    renamed.unlock()
+    renamed.update(paper="another", expect="more")
+    assert train.train(renamed, str(uninterrupted[1]))["steps"] == 200
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -25,14 +25,14 @@ def chain(*layers: Bijector, **named: Bijector) -> Bijector:
         return params, x
 
     def forward(params, x, cond=None, key=None):
-        total = 0.0
+        total = _zero_log_det(x)
         for i, (name, layer) in enumerate(items.items()):
             x, log_det = layer.forward(params[name], x, cond, _layer_key(key, i))
             total += log_det
         return x, total
 
     def inverse(params, z, cond=None, key=None):
-        total = 0.0
+        total = _zero_log_det(z)
         for i, (name, layer) in reversed(list(enumerate(items.items()))):
             z, log_det = layer.inverse(params[name], z, cond, _layer_key(key, i))
             total += log_det

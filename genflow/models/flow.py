@@ -72,6 +72,7 @@ def glow(
 
     Reference: Kingma and Dhariwal (2018), Glow, arXiv:1807.03039, figure 2 and table 1.
     """
+    _check_glow(spec, levels, depth, width, gaussianize)
     transform = bj.affine(bj.sigmoid_scale) if coupling == "affine" else bj.additive()
     step = bj.chain(
         actnorm=bj.actnorm(), conv1x1=bj.conv1x1(), coupling=bj.coupling(transform, glow_conv(width), bj.halves())
@@ -91,11 +92,24 @@ def glow(
     return flow(spec, bijector)
 
 
+def _check_glow(spec, levels, depth, width, gaussianize):
+    if len(spec.shape) != 3 or (gaussianize and spec.bins is None):
+        raise ValueError(f"models discrete images [height, width, channels]; {spec.name} has shape {spec.shape}")
+    if min(levels, depth, width) < 1:
+        raise ValueError(f"levels={levels}, depth={depth} and width={width} must be above zero")
+    if any(side % 2**levels for side in spec.shape[:2]):
+        raise ValueError(f"levels={levels} halves images of {spec.shape[0]}x{spec.shape[1]} too often; use fewer")
+
+
 def coupling_flow(spec: Spec, depth: int = 8, widths: tuple[int, ...] = (64, 64), memory: str = "store") -> Model:
     """Flow of ActNorm and tanh-bounded affine couplings on vectors, the order of the dimensions reversed in between.
 
     Reference: Dinh et al. (2017), Density estimation using Real NVP, arXiv:1605.08803.
     """
+    if len(spec.shape) != 1 or spec.dims < 2:
+        raise ValueError(f"models vectors of two dimensions or more; {spec.name} has shape {spec.shape}")
+    if min(depth, *widths) < 1:
+        raise ValueError(f"depth={depth} and widths={widths} must be above zero")
     transform = bj.affine(bj.tanh_scale())
     network = mlp(widths, zero_last=True)
     step = bj.chain(actnorm=bj.actnorm(), coupling=bj.coupling(transform, network), flip=bj.flip())

@@ -70,7 +70,9 @@ def vae(
     Reference: Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, equation 10.
     """
     if spec.bins is None:
-        raise ValueError("vae models discrete data; data.name names a continuous density")
+        raise ValueError(f"models discrete data; {spec.name} is continuous")
+    if min(latent_dims, *widths) < 1:
+        raise ValueError(f"latent_dims={latent_dims} and widths={widths} must be above zero")
     observation = bernoulli() if spec.bins == 2 else discretized_logistic(spec.bins, min_log_scale)
     encoder = mlp(widths)(2 * latent_dims)
     decoder = mlp(widths[::-1])(observation.num_params * spec.dims)
