@@ -9,8 +9,8 @@ from genflow.errors import UserError
 
 
 def parse_flags(argv):
-    """Absl's flags_parser: help and bad input are answered here, before JAX is imported."""
-    if {"--help", "-h", "--helpfull", "-help"} & set(argv[1:]):
+    """For absl's app.run: help and bad input are answered here, before JAX is imported."""
+    if any(word == "-h" or word.startswith(("--help", "-help")) for word in argv[1:]):
         print(cli.help_text())
         sys.exit(0)
     try:
@@ -20,28 +20,32 @@ def parse_flags(argv):
 
 
 def main(arguments):
-    """Dispatches on --mode."""
-    config = arguments[1]
-    flags = cli.FLAGS
-    if flags.list_configs:
-        print(cli.list_configs())
-        return
-    logging.set_verbosity(logging.WARNING)  # orbax and JAX tell their internals at the level of information
+    """Runs what the command line asks for."""
     try:
-        from configs import common
-        from genflow import train, use
-
-        if flags.mode == "train":
-            train.train(config, flags.workdir, common.RESUMABLE)
-        elif flags.mode == "eval":
-            use.evaluate_run(flags.workdir, flags.seed)
+        if cli.FLAGS.list_configs:
+            print(cli.list_configs())
         else:
-            use.sample_run(flags.workdir, flags.num, flags.temperature, flags.seed)
+            run(cli.FLAGS, arguments[1])
     except UserError as error:
         fail(error)
-    except train.Interrupted as stop:
-        print(stop, file=sys.stderr)
-        sys.exit(stop.exit_status)
+
+
+def run(flags, config):
+    """Dispatches on --mode; imports JAX."""
+    from configs import common
+    from genflow import train, use
+
+    logging.set_verbosity(logging.WARNING)  # orbax and JAX tell their internals at the level of information
+    if flags.mode == "eval":
+        use.evaluate_run(flags.workdir, flags.seed)
+    elif flags.mode == "sample":
+        use.sample_run(flags.workdir, flags.num, flags.temperature, flags.seed)
+    else:
+        try:
+            train.train(config, flags.workdir, common.RESUMABLE)
+        except train.Interrupted as stop:
+            print(stop, file=sys.stderr)
+            sys.exit(stop.exit_status)
 
 
 def fail(error):

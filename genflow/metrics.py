@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from genflow.workdir import write_text
+
+METRICS_FILE = "metrics.jsonl"
 Rows = list[dict]
 
 
@@ -19,20 +22,21 @@ class Writer:
     """Appends rows to metrics.jsonl and scalars to TensorBoard."""
 
     def __init__(self, workdir: pathlib.Path, step: int):
-        self._path = workdir / "metrics.jsonl"
+        path = workdir / METRICS_FILE
         keep = [row for row in read_rows(workdir) if row["step"] <= step]  # a resumed run writes the later ones again
-        self._path.write_text("".join(json.dumps(row) + "\n" for row in keep))
-        self._file = self._path.open("a", buffering=1)
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        write_text(path, "".join(json.dumps(row) + "\n" for row in keep))
+        self._file = path.open("a", buffering=1)
+        # tensorboardX names the file by the second: without a suffix a quick restart would overwrite it
+        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1, filename_suffix=f".{step}")
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """One row; a value that is not finite becomes null, because JSON has no NaN."""
-        values = {name: float(value) for name, value in values.items()}
+        """One row; a value that is not finite is null, because JSON has no NaN, and a gap in TensorBoard."""
+        values = {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, "split": split, "time_utc": now, **finite}) + "\n")
+        self._file.write(json.dumps({"step": step, "split": split, "time_utc": now, **values}) + "\n")
         for name, value in values.items():
-            self._events.add_scalar(f"{split}/{name}", value, step)
+            if value is not None:
+                self._events.add_scalar(f"{split}/{name}", value, step)
 
     def close(self) -> None:
         """Flushes both."""
@@ -42,9 +46,9 @@ class Writer:
 
 def read_rows(workdir: pathlib.Path) -> Rows:
     """The rows of metrics.jsonl; a last line that a kill cut short is dropped."""
-    path = workdir / "metrics.jsonl"
+    path = workdir / METRICS_FILE
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text("utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
@@ -81,10 +85,6 @@ class Progress:
                 file=sys.stderr,
                 flush=True,
             )
-
-    def note(self, text: str) -> None:
-        """A line that does not break the bar."""
-        tqdm.write(text, file=sys.stderr)
 
     def images_per_second(self, step: int) -> float:
         """Mean rate since this process took its first step."""

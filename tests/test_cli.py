@@ -65,15 +65,16 @@ KEYS = {
     "--config.paper=x": "--config.paper comes from the experiment's file",
     "--config.seed": "--config.seed needs a value: --config.seed=VALUE",
     "--config.a\nb\nc\nd=3": "--config.a b c d: no such field",
+    "--config.\x1b[31mseed=3": "--config.?[31mseed: no such field",
 }
 VALUES = {
-    "--config.train.num_steps=abc": "expected an integer such as 2500",
+    "--config.train.num_steps=abc": "--config.train.num_steps=abc: expected an integer such as ",
     "--config.train.num_steps=1.5": "expected an integer",
     "--config.train.num_steps=1e4": "expected an integer",
     "--config.train.num_steps=": "expected an integer",
     "--config.train.num_steps=1\n2\n3\n4": "--config.train.num_steps=1 2 3 4: expected an integer",
     "--config.train.num_steps=" + 999 * "1x": "...: expected an integer",
-    "--config.optimizer.learning_rate=fast": "--config.optimizer.learning_rate=fast: expected a number such as 0.001",
+    "--config.optimizer.learning_rate=fast": "--config.optimizer.learning_rate=fast: expected a number such as 0.",
     "--config.eval.baselines=maybe": "--config.eval.baselines=maybe: expected true or false",
     "--config.optimizer.learning_rate=nan": "--config.optimizer.learning_rate=nan: must be finite",
     "--config.optimizer.learning_rate=inf": "must be finite",
@@ -100,6 +101,9 @@ TUPLES = {
     "--config.sample.temperatures={1,2}": "expected a tuple",
     "--config.sample.temperatures=__import__('os')": "expected a tuple",
     "--config.sample.temperatures=" + 4000 * "(": "...: expected a tuple",
+    "--config.sample.temperatures=" + 4000 * "-" + "1": "...: expected a tuple",
+    "--config.sample.temperatures=" + 99999 * "-" + "1": "...: expected a tuple",
+    "--config.sample.temperatures= ": "--config.sample.temperatures=: expected a tuple",
     "--config.data.crop=1,2": "--config.data.crop=1,2: expected a tuple such as (40, 15, 148, 148)",
     "--config.data.crop=1,2,3,4,5": "expected a tuple",
     "--config.data.crop=1,2,3,4.5": "expected a tuple",
@@ -184,6 +188,7 @@ FILES = {
     "import not_a_module_of_ours\n": "experiment.py, line 1: ModuleNotFoundError",
     "raise ValueError('1\\n2\\n3\\n4')\n": "experiment.py, line 1: ValueError: 1 2 3 4",
     "def get_config(arg=''):\n    return {}['model']\n": "experiment.py, line 2: KeyError: 'model'",
+    "def f():\n    1 / 0\ndef get_config(arg=''):\n    f()\n": "experiment.py, line 2: ZeroDivisionError",
     "def get_config():\n    return 1\n": "experiment.py: TypeError: get_config() takes 0 positional arguments",
     BASE + "def get_config(arg=''):\n    common.debug(None)\n": "experiment.py, line 3: AttributeError",
     BASE + "def get_config(arg=''):\n    return common.ConfigDict()\n": "is missing; get_config starts from",
@@ -284,9 +289,16 @@ def test_override_reaches_groups_and_derived_values(empty_folder):
 
 def test_empty_tuple_argument_of_a_model(empty_folder):
     path = str(experiment(empty_folder, "c.model.widths = ()"))
-    assert cli.load_config(path, {"model.widths": "64, (1.5, 'x')"}).model.widths == (64, (1.5, "x"))
-    with pytest.raises(UserError, match="expected a tuple"):
-        cli.load_config(path, {"model.widths": "64, {1}"})
+    assert cli.load_config(path, {"model.widths": "64, [1.5, 'x']"}).model.widths == (64, (1.5, "x"))
+    for text in ("64, {1}", "64, (1, None)"):
+        with pytest.raises(UserError, match="expected a tuple"):
+            cli.load_config(path, {"model.widths": text})
+
+
+def test_home_folder(empty_folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(empty_folder))
+    experiment(empty_folder, "c.seed = 5")
+    assert parse("--config=~/experiment.py").seed == 5
 
 
 def test_docstring_fills_name_paper_and_expectation(empty_folder):
@@ -394,8 +406,9 @@ def test_list_of_configs():
     table = cli.list_configs().splitlines()
     assert table[0].split() == ["config", "model", "data", "paper", "expected"]
     assert [row.split()[0] for row in table[1:]] == [path.name for path in cli.config_files()]
-    digits = next(row for row in table if row.startswith("glow_digits.py"))
-    assert re.search(r"glow +digits +Kingma and Dhariwal .* +below 2.1 bits/dim", digits)
+    for row, path in zip(table[1:], cli.config_files(), strict=True):
+        config = cli.load_config(str(path))
+        assert re.split(r"\s\s+", row) == [path.name, config.model.name, config.data.name, config.paper, config.expect]
 
 
 # The real program, with a JAX that must not be imported

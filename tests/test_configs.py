@@ -1,0 +1,207 @@
+"""Every experiment of configs/: it says what it is, its model section fits the builder, its :debug does everything."""
+
+import ast
+import inspect
+import json
+import re
+import shlex
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import main
+from configs import common
+from genflow import cli, models, schema, workdir
+from genflow.data.densities import DENSITIES
+from genflow.metrics import read_rows
+
+FILES = {path.stem: path for path in cli.config_files()}
+EMBEDDED = ("digits", "patches", *DENSITIES)
+RECORD = set(
+    "name paper expect command config_hash model data bound unit split num_examples value standard_error baselines "
+    "validation steps best_step seed git_revision versions hardware wall_seconds seconds images_per_second "
+    "skipped_updates nonfinite_samples params_sha256 num_parameters created_utc".split()
+)
+TRAIN_ROW = {"step", "split", "time_utc", "loss", "grad_norm", "skipped", "skipped_in_a_row", "images_per_second"}
+
+
+def load(name, arg=""):
+    return cli.load_config(f"configs/{name}.py" + f":{arg}" * bool(arg))
+
+
+def strict_json(text):
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+# What a file says
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_docstring_says_paper_command_and_expectation(name):
+    doc = ast.get_docstring(ast.parse(FILES[name].read_text()))
+    found = {word: cli.entry(doc, word) for word in ("Paper", "Run", "Expect")}
+    assert all(found.values()), found
+    assert re.search(r"[A-Z]\w+.* \((19|20)\d\d\)", found["Paper"])
+    assert len(doc.splitlines()[0]) > 20
+    program, script, *words = shlex.split(found["Run"])
+    assert (program, script, words[0]) == ("python", "main.py", f"--config=configs/{name}.py")
+    config = cli.parse(["main.py", *words])
+    assert config.name == name
+    assert (config.paper, config.expect) == (found["Paper"], found["Expect"])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_expectation_has_a_unit_and_a_cost_or_says_that_it_was_not_run(name):
+    expect = load(name).expect
+    assert re.search(r"bits/dim|nats|FID", expect), expect
+    assert "not run" in expect or re.search(r"(minute|hour|second|day)s? on ", expect), expect
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("arg", ["", "debug"])
+def test_model_section_lists_the_arguments_of_the_builder(name, arg):
+    section = load(name, arg).model
+    arguments = list(inspect.signature(models.MODELS[section.name]).parameters)
+    assert arguments[0] == "spec"
+    assert {"name", *arguments[1:]} == set(section)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_config_survives_config_json(name, tmp_path):
+    config = load(name)
+    workdir.write_config(tmp_path, config)
+    assert workdir.diff(workdir.read_config(tmp_path), config) == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_debug_is_the_same_experiment_made_small(name):
+    full, debug = load(name), load(name, "debug")
+    assert debug.name == f"{name}-debug"
+    assert debug.model.name == full.model.name
+    assert debug.train.num_steps == 4
+    assert debug.data.name in EMBEDDED or debug.data.name.startswith("synthetic:")
+    changed = {field for field, *_ in workdir.diff(full, debug)}
+    assert changed <= {field for field, _ in schema.fields(full)}
+    assert not {f for f in changed if f.startswith("optimizer.")} - {"optimizer.warmup_steps"}
+
+
+# What :debug does, through the command line
+
+
+def run(*words):
+    main.main(main.parse_flags(["main.py", *map(str, words)]))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_debug_trains_evaluates_and_samples(name, tmp_path, capsys):
+    run(f"--config=configs/{name}.py:debug", f"--workdir={tmp_path}")
+    config, record = load(name, "debug"), strict_json((tmp_path / "record.json").read_text())
+    check_record(config, record)
+    check_rows(config, record, read_rows(tmp_path))
+    check_files(config, record, tmp_path)
+    check_table(record, tmp_path, capsys.readouterr().out)
+    run("--mode=eval", f"--workdir={tmp_path}")
+    check_evaluation(record, strict_json((tmp_path / "eval_seed_0.json").read_text()))
+    capsys.readouterr()
+    run("--mode=sample", f"--workdir={tmp_path}", "--num=3", "--temperature=0.7", "--seed=1")
+    check_samples(config, record, tmp_path, capsys.readouterr().out)
+
+
+def check_record(config, record):
+    assert set(record) == RECORD
+    assert (record["name"], record["paper"], record["expect"]) == (config.name, config.paper, config.expect)
+    assert record["config_hash"] == workdir.config_hash(config)
+    assert (record["model"], record["steps"], record["seed"]) == (config.model.name, 4, 0)
+    assert record["best_step"] in (2, 4)
+    assert record["bound"] in ("exact", "lower", "estimate")
+    assert (record["split"], record["num_examples"]) == ("test", 16)
+    for line in (record, record["validation"], *record["baselines"]):
+        assert np.isfinite(line["value"])
+    assert record["standard_error"] > 0
+    assert len(record["baselines"]) >= 2
+    assert (record["skipped_updates"], record["nonfinite_samples"]) == (0, 0)
+    assert re.fullmatch("[0-9a-f]{64}", record["params_sha256"])
+    assert record["num_parameters"] > 50
+    assert record["versions"]["jax"] == jax.__version__
+    assert {"compile", "train", "eval", "samples", "checkpoint"} <= set(record["seconds"])
+    assert 0 < sum(record["seconds"].values()) < 300
+
+
+def check_rows(config, record, rows):
+    unit = record["unit"].replace("/", "_per_")
+    assert [(row["step"], row["split"]) for row in rows] == [
+        (step, split) for step in (2, 4) for split in ("train", "validation")
+    ]
+    for row in rows:
+        assert row["time_utc"].endswith("+00:00")
+        assert all(np.isfinite(value) for key, value in row.items() if key not in ("split", "time_utc"))
+    for row in rows[::2]:
+        assert TRAIN_ROW | {unit, "learning_rate"} <= set(row)
+        assert 0 < row["learning_rate"] <= config.optimizer.learning_rate * 1.001
+        assert row["skipped"] == 0
+    best = min(rows[1::2], key=lambda row: row[unit])
+    assert (best["step"], best[unit]) == (record["best_step"], pytest.approx(record["validation"]["value"], rel=1e-6))
+
+
+def check_files(config, record, folder):
+    assert workdir.diff(workdir.read_config(folder), config) == []
+    strict_json((folder / "config.json").read_text())
+    assert sum(p.stat().st_size for p in (folder / "tensorboard").glob("events.out.tfevents.*")) > 500
+    assert sorted(p.name for p in (folder / "checkpoints" / "latest").iterdir() if p.name.isdigit()) == ["2", "4"]
+    assert (folder / "checkpoints" / "best" / str(record["best_step"])).is_dir()
+    pictures = sorted((folder / "samples").glob("*.png"))
+    assert pictures
+    for path in pictures:
+        with Image.open(path) as picture:
+            assert min(np.asarray(picture).shape[:2]) > 4
+    report = (folder / "report.html").read_text("utf-8")
+    assert config.name in report
+    assert report.count("data:image/png;base64,") >= 2
+    assert not re.search(r"<script|<link|src=.?http|\bnan\b", report)
+    assert not [p for p in folder.rglob("*.part")]
+
+
+def check_table(record, folder, out):
+    for line in record["baselines"]:
+        assert f"{line['name']} " in out
+    figure = rf"{record['value']:.4f} \+- {record['standard_error']:.4f}"
+    assert re.search(rf"^  {re.escape(record['name'])} \(this run\) .* {figure}$", out, re.MULTILINE)
+    for name in ("report.html", "record.json", "samples", "checkpoints"):
+        assert str(folder / name) in out
+
+
+def check_evaluation(record, evaluation):
+    assert (evaluation["name"], evaluation["step"]) == (record["name"], record["best_step"])
+    assert (evaluation["unit"], evaluation["bound"]) == (record["unit"], record["bound"])
+    assert evaluation["test"]["value"] == pytest.approx(record["value"], rel=1e-6)
+    assert evaluation["validation"]["value"] == pytest.approx(record["validation"]["value"], rel=1e-6)
+
+
+def check_samples(config, record, folder, out):
+    path = folder / "samples" / "num_3_temperature_0.7_seed_1.npy"
+    samples = np.load(path, allow_pickle=False)
+    assert str(path) in out
+    assert samples.shape[0] == 3
+    assert np.isfinite(samples).all()
+    assert samples.std() > 0
+    if record["unit"] == "bits/dim":
+        assert samples.ndim == 4
+        assert np.array_equal(samples, np.round(samples))
+        assert samples.min() >= 0
+        assert path.with_suffix(".png").is_file()
+    else:
+        assert samples.shape[1:] == (2,)
+
+
+def test_common_has_a_rule_only_for_fields_that_exist():
+    known = dict(schema.fields(common.base()))
+    arguments = {f"model.{a}" for build in models.MODELS.values() for a in inspect.signature(build).parameters}
+    sections = {field.rpartition(".")[0] for field in known}
+    for field in (*common.CHOICES, *common.POSITIVE, *common.SIGNED, *schema.FORMS, *schema.FILLED):
+        assert field in known or field in arguments
+    for field in common.RESUMABLE:
+        assert field in known or field in sections
+    for field, choices in common.CHOICES.items():
+        assert known.get(field, choices[0]) in choices
