@@ -1,5 +1,6 @@
 """Trains, scores and samples generative models: python main.py --config=configs/NAME.py (see --help)."""
 
+import os
 import sys
 
 from absl import app, logging
@@ -32,9 +33,12 @@ def main(arguments):
 
 def run(flags, config):
     """Dispatches on --mode; imports JAX."""
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/genflow/xla"))
     from configs import common
-    from genflow import train, use
+    from genflow import hosts, train, use
 
+    if flags.coordinator:
+        hosts.join(flags.coordinator, flags.num_processes, flags.process_id)
     logging.set_verbosity(logging.WARNING)  # orbax and JAX tell their internals at the level of information
     if flags.mode == "eval":
         use.evaluate_run(flags.workdir, flags.seed)

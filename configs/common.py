@@ -28,11 +28,16 @@ POSITIVE = (
     "optimizer.every",
     "train.num_steps",
     "train.steps_per_call",
+    "train.max_skipped",
+    "eval.num_repeats",
+    "sharding.model",
     "checkpoint.keep",
     "sample.num",
 )
 # Fields that may be negative.
-SIGNED = ("sharding.data",)
+SIGNED = ("sharding.data", "data.crop")
+# Fractions: below one.
+BELOW_ONE = ("data.validation", "optimizer.b1", "optimizer.b2", "train.ema_decay")
 # Fields that a resumed run may change; a change anywhere else is refused, because it changes the model or the data.
 RESUMABLE = (
     "train.num_steps",

@@ -26,8 +26,14 @@ flags.DEFINE_string("workdir", "", "the run folder; training without it writes u
 flags.DEFINE_integer("num", 64, "sample: how many", lower_bound=1, upper_bound=LARGEST)
 flags.DEFINE_float("temperature", 1.0, "sample: scale of the latent noise", lower_bound=0.0)
 flags.DEFINE_integer("seed", 0, "eval, sample: of the noise that this call draws", lower_bound=0, upper_bound=LARGEST)
+flags.DEFINE_string("coordinator", "", "several hosts: HOST:PORT of process 0, or auto on Cloud TPU, SLURM, Open MPI")
+flags.DEFINE_integer("num_processes", 1, "several hosts: how many, unless auto", lower_bound=1)
+flags.DEFINE_integer("process_id", 0, "several hosts: which one this is, unless auto", lower_bound=0)
 flags.DEFINE_bool("list_configs", False, "print a table of the experiments and exit")
-OURS = ("config", "mode", "workdir", "num", "temperature", "seed", "list_configs")
+OURS = (
+    *("config", "mode", "workdir", "num", "temperature", "seed"),
+    *("coordinator", "num_processes", "process_id", "list_configs"),
+)
 TRAINING = {"num": "sample.num", "temperature": "sample.temperatures", "seed": "seed"}  # what training reads instead
 
 

@@ -173,6 +173,7 @@ def _number_fault(field, number, common):
         "must be finite": not math.isfinite(number),
         "must not be negative": number < 0 and not is_signed,
         "must be above zero": number <= 0 and field in common.POSITIVE,
+        "must be below one": number >= 1 and field in common.BELOW_ONE,
         f"must be at most {LARGEST}": isinstance(number, int) and number > LARGEST,
     }
     return next((fault for fault, is_true in faults.items() if is_true), "")

@@ -47,6 +47,8 @@ def tree_shardings(mesh: Mesh, tree: PyTree, rules: Sequence = ()) -> PyTree:
         replicated. A rule speaks of the trailing dimensions, so stacked layers need no rule of their own; dimensions
         that the mesh axis does not divide stay whole.
     """
+    if unknown := [axis for _, axes in rules for axis in axes if axis and axis not in AXES]:
+        raise UserError(f"config.sharding.rules: no mesh axis {unknown[0]!r}; the axes are {', '.join(AXES)}")
 
     def sharding(path, leaf):
         for pattern, axes in rules:
@@ -71,6 +73,5 @@ def check_batch(mesh: Mesh, field: str, batch_size: int, accumulate: int = 1) ->
     """Raises UserError unless a batch cuts evenly over the data axis and the micro-batches."""
     parts = mesh.shape["data"] * accumulate
     if batch_size % parts:
-        raise UserError(
-            f"config.{field}={batch_size} must be a multiple of {parts} (sharding.data x optimizer.accumulate)"
-        )
+        factors = "devices along sharding.data" + " x optimizer.accumulate" * (accumulate > 1)
+        raise UserError(f"config.{field}={batch_size} must be a multiple of {parts} ({factors})")

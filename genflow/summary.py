@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 import pathlib
 import shlex
 import sys
@@ -93,14 +94,18 @@ def part_scores(trained: Trained, seed: int) -> dict[str, Score]:
 
 
 def part_score(experiment: Experiment, model, params, state, part: str, seed: int) -> Score:
-    """The one ruler: a part's score under the evaluation noise of a seed."""
+    """The one ruler: a part's score under the evaluation noise of a seed; NaN, with a warning, for a broken model."""
     config = experiment.config.eval
     key = jax.random.fold_in(jax.random.key(seed), EVAL_STREAM)
     dataset, place = experiment.evaluation[part], place_batch(experiment)
     values = log_probs(
         model, params, state, dataset, key, config.batch_size, config.num_repeats, config.max_examples, place
     )
-    return score(experiment.spec, values, part)
+    try:
+        return score(experiment.spec, values, part)
+    except FloatingPointError as error:
+        print(f"WARNING: {error}", file=sys.stderr)
+        return Score(math.nan, math.nan, len(values))
 
 
 def baseline_scores(experiment: Experiment) -> dict[str, Score]:
@@ -127,8 +132,8 @@ def draw(trained: Trained, workdir: pathlib.Path) -> tuple[dict, int]:
     for temperature, row in rows.items():
         _write_png(workdir, f"temperature_{temperature:g}", images.sheet(row, spec.bins, PICTURE_EXAMPLES))
     real = experiment.evaluation["test"].fetch(np.arange(min(len(sheet), experiment.evaluation["test"].num)))["x"]
-    pictures = {
-        "Samples by temperature": images.temperatures(rows, spec.bins),
+    pictures = {"Samples by temperature": images.temperatures(rows, spec.bins)} if rows else {}
+    pictures |= {
         "Samples": images.samples(sheet, spec.bins),
         "Test images": images.samples(real, spec.bins),
     }
@@ -191,7 +196,7 @@ def make_record(
         "unit": unit(experiment.spec),
         "split": "test",
         "num_examples": test.num_examples if test else 0,
-        "value": test.value if test else None,
+        "value": finite(test.value) if test else None,
         "standard_error": finite(test.standard_error) if test else None,
         "baselines": [_line(name, s) for name, s in references.items()],
         "validation": _line("validation", scores["validation"]) if "validation" in scores else None,

@@ -86,6 +86,8 @@ VALUES = {
     "--config.seed=4294967296": "--config.seed=4294967296: must be at most 2147483647",
     "--config.data.batch_size=0": "--config.data.batch_size=0: must be above zero",
     "--config.optimizer.learning_rate=0": "--config.optimizer.learning_rate=0.0: must be above zero",
+    "--config.optimizer.b2=1.5": "--config.optimizer.b2=1.5: must be below one",
+    "--config.eval.num_repeats=0": "--config.eval.num_repeats=0: must be above zero",
     "--config.optimizer.schedule=cosin": "expected one of constant, cosine, linear; did you mean cosine?",
     "--config.data.augment=none,flip": "--config.data.augment=none,flip: expected one of none, flip, shift, shift_flip",
     "--config.model.memory=": "--config.model.memory=: expected one of store, remat, invert",

@@ -15,6 +15,9 @@ Image = UInt8[np.ndarray, "H W C"]
 Images = Sequence[Image]
 
 
+LARGEST_SIDE = 4096  # pixels
+
+
 def crop(images: UInt8[np.ndarray, "*B H W C"], window: tuple[int, int, int, int]) -> UInt8[np.ndarray, "*B h w C"]:
     """Cuts (top, left, height, width) out of images; a window around the whole image pads it with zeros.
 
@@ -111,7 +114,7 @@ def _check(config, spec: Spec) -> None:
     is_image, is_discrete = len(spec.shape) == 3 and spec.bins is not None, spec.bins is not None
     allowed = {
         "crop": not config.crop or is_image,
-        "image_size": not config.image_size or is_image,
+        "image_size": not config.image_size or (is_image and config.image_size <= LARGEST_SIDE),
         "augment": config.augment == "none" or is_image,
         "binarize": config.binarize == "none" or is_discrete,
         "bits": config.bits == 8 or (1 <= config.bits < 8 and spec.bins == 256),

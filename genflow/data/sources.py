@@ -45,6 +45,8 @@ def data_dirs(data_dir: str) -> list[Path]:
 
 
 def _by_name(name: str, data_dir: str) -> Source:
+    if not name:
+        raise UserError("data.name is empty; name an embedded set such as digits, a TFDS set, array:FILE or folder:DIR")
     folders = data_dirs(data_dir)
     for root in folders if NAME.fullmatch(name) else ():
         if (root / f"{name}.npz").is_file():

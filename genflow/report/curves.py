@@ -96,7 +96,7 @@ def _limits(steps: np.ndarray, values: np.ndarray, levels: list[float]) -> tuple
     low, high = values[finite].min(), np.quantile(values[late], 0.98)
     near = [level for level in levels if low - (high - low) <= level <= high + (high - low)]
     low, high = min([low, *near]), max([high, *near])
-    margin = 0.08 * (high - low) or 0.5
+    margin = 0.08 * (high - low) or 0.5 * max(1.0, abs(high))
     return low - margin, high + margin
 
 
