@@ -164,7 +164,7 @@ def test_a_run_that_diverges_stops_with_its_parameters_intact(tmp_path):
 
 
 def test_a_model_that_cannot_be_scored_still_ends_with_a_record(tmp_path, capsys):
-    broken = config(optimizer__learning_rate=1e30, optimizer__clip_norm=0.0, train__max_skipped=1000)
+    broken = config(optimizer__learning_rate=1e38, optimizer__clip_norm=0.0, train__max_skipped=1000)
     record = train.train(broken, str(tmp_path / "run"))
     assert record["value"] is None
     assert "log_prob is not finite for 16 of 16 examples of test" in capsys.readouterr().err

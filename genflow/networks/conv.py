@@ -2,13 +2,14 @@
 
 XLA:CPU rewrites convolutions to its fast form only in the entry computation, so the gradients of a convolution in a
 loop body run 13 to 100 times slower (jax-ml/jax#12868). `conv2d` writes both gradients as convolutions and matrix
-products that are already in that form; on GPU and TPU the native gradients are used. The price: reverse mode only
+products that are already in that form; on GPU and TPU the native forms are used. The price: reverse mode only
 (to any order), no `jax.jvp` or `jax.jacfwd` through a network.
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -21,37 +22,50 @@ def conv2d(x: Float[Array, "B H W I"], kernel: Float[Array, "kh kw I O"]) -> Flo
     return _spatial_conv(x, kernel)
 
 
-def _native(x, kernel):
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=_DIMENSIONS)
-
-
 @jax.custom_vjp
 def _spatial_conv(x, kernel):
-    return _native(x, kernel)
+    return jax.lax.platform_dependent(x, kernel, cpu=_cpu_conv, default=_native_conv)
 
 
 def _forward(x, kernel):
-    return _native(x, kernel), (x, kernel)
+    return _spatial_conv(x, kernel), (x, kernel)
 
 
 def _backward(saved, g):
-    return jax.lax.platform_dependent(*saved, g, cpu=_canonical_gradients, default=_native_gradients)
+    return jax.lax.platform_dependent(*saved, g, cpu=_cpu_gradients, default=_native_gradients)
 
 
 _spatial_conv.defvjp(_forward, _backward)
 
 
+def _native_conv(x, kernel):
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=_DIMENSIONS)
+
+
 def _native_gradients(x, kernel, g):
-    return jax.vjp(_native, x, kernel)[1](g)
+    return jax.vjp(_native_conv, x, kernel)[1](g)
 
 
-def _canonical_gradients(x, kernel, g):
+def _cpu_conv(x, kernel):
+    """For few output channels one matrix product, one column per kernel tap and channel, then a sum of shifts."""
+    kh, kw, features_in, features_out = kernel.shape
+    if kh * kw * features_out > features_in:
+        return _native_conv(x, kernel)
+    taps = kernel.transpose(2, 0, 1, 3).reshape(features_in, -1)
+    products = (x.reshape(-1, features_in) @ taps).reshape(*x.shape[:3], -1)
+    return sum(
+        shifted[..., i * features_out : (i + 1) * features_out]
+        for i, shifted in enumerate(_shifts(jax.lax.optimization_barrier(_pad(products, kh, kw)), kh, kw))
+    )
+
+
+def _cpu_gradients(x, kernel, g):
     flipped = jax.lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
     return _spatial_conv(g, flipped), _kernel_gradient(x, g, kernel.shape)
 
 
 def _kernel_gradient(x, g, shape):
-    """D kernel, by whichever of three equal forms has the smallest patches matrix."""
+    """d kernel, by whichever of three equal forms has the smallest patches matrix."""
     kh, kw, features_in, features_out = shape
     if kh * kw * features_in <= features_out:
         columns = _columns(x, kh, kw)
@@ -68,25 +82,61 @@ def _kernel_gradient(x, g, shape):
 
 def _columns(x, kh, kw):
     """Patches matrix [B H W, kh kw C]; the barrier keeps XLA from fusing the copies into the product."""
-    _, H, W, C = x.shape
-    padded = jnp.pad(x, ((0, 0), ((kh - 1) // 2,) * 2, ((kw - 1) // 2,) * 2, (0, 0)))
-    shifted = [padded[:, i : i + H, j : j + W] for i in range(kh) for j in range(kw)]
-    return jax.lax.optimization_barrier(jnp.stack(shifted, -2).reshape(-1, kh * kw * C))
+    patches = jnp.stack(_shifts(_pad(x, kh, kw), kh, kw), -2)
+    return jax.lax.optimization_barrier(patches.reshape(-1, kh * kw * x.shape[-1]))
+
+
+def _pad(x, kh, kw):
+    return jnp.pad(x, ((0, 0), ((kh - 1) // 2,) * 2, ((kw - 1) // 2,) * 2, (0, 0)))
+
+
+def _shifts(padded, kh, kw):
+    """The image that each kernel tap sees, [B, H, W, C] in row-major order of the taps."""
+    H, W = padded.shape[1] - kh + 1, padded.shape[2] - kw + 1
+    return [padded[:, i : i + H, j : j + W] for i in range(kh) for j in range(kw)]
+
+
+def biased_conv2d(
+    x: Float[Array, "B H W I"],
+    kernel: Float[Array, "kh kw C O"],
+    bias: Float[Array, "*H_W O"] | float,
+    mark_border: bool = False,
+) -> Float[Array, "B H W O"]:
+    """conv2d(x, kernel) + bias, with one more input channel that is 1 on the border and 0 inside if `mark_border`.
+
+    That channel shows the network where zero padding begins (Glow). It is the same for every example, so its part of
+    the sum is a bias per pixel, and the convolution itself keeps a round number of channels.
+    """
+    if mark_border:
+        taps = jnp.asarray(_border_taps(*x.shape[1:3], *kernel.shape[:2]), kernel.dtype)
+        kernel, bias = kernel[:, :, :-1], bias + jnp.tensordot(taps, kernel[:, :, -1], 2)
+    return conv2d(x, kernel) + bias
+
+
+def _border_taps(height, width, kh, kw):
+    """[H, W, kh, kw]: 1 where the kernel's tap falls on a border pixel."""
+    border = np.ones((height, width))
+    border[1:-1, 1:-1] = 0.0
+    padded = np.pad(border, (((kh - 1) // 2,) * 2, ((kw - 1) // 2,) * 2))
+    return np.lib.stride_tricks.sliding_window_view(padded, (kh, kw))
 
 
 class Conv(nn.Module):
-    """Stride-1 SAME convolution with bias, on `conv2d`."""
+    """x -> scale * (conv(x) + own bias) + shift; scaling the weights costs less than scaling the activations."""
 
     features: int
     kernel_size: tuple[int, int] = (3, 3)
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     use_bias: bool = True
+    mark_border: bool = False
 
     @nn.compact
-    def __call__(self, x):
-        kernel = self.param("kernel", self.kernel_init, (*self.kernel_size, x.shape[-1], self.features), x.dtype)
-        y = conv2d(x, kernel)
-        return y + self.param("bias", nn.initializers.zeros, (self.features,), x.dtype) if self.use_bias else y
+    def __call__(self, x, scale=1.0, shift=0.0):
+        channels = x.shape[-1] + self.mark_border
+        kernel = self.param("kernel", self.kernel_init, (*self.kernel_size, channels, self.features), x.dtype)
+        if self.use_bias:
+            shift += scale * self.param("bias", nn.initializers.zeros, (self.features,), x.dtype)
+        return biased_conv2d(x, scale * kernel, shift, self.mark_border)
 
 
 class ZeroConv(nn.Module):
@@ -97,30 +147,28 @@ class ZeroConv(nn.Module):
 
     features: int
     kernel_size: tuple[int, int] = (3, 3)
+    mark_border: bool = False
 
     @nn.compact
     def __call__(self, x):
-        y = Conv(self.features, self.kernel_size, nn.initializers.zeros)(x)
-        return y * jnp.exp(3.0 * self.param("log_scale", nn.initializers.zeros, (self.features,), x.dtype))
+        log_scale = self.param("log_scale", nn.initializers.zeros, (self.features,), x.dtype)
+        conv = Conv(self.features, self.kernel_size, nn.initializers.zeros, mark_border=self.mark_border)
+        return conv(x, jnp.exp(3.0 * log_scale))
 
 
 class ActNormConv(nn.Module):
-    """Convolution, then per-channel normalization by the first batch: the hidden layers of Glow."""
+    """Convolution, then per-channel normalization with scale and shift from the first batch (hidden layers of Glow)."""
 
     features: int
     kernel_size: tuple[int, int] = (3, 3)
     init_std: float = 0.05
+    mark_border: bool = False
 
     @nn.compact
     def __call__(self, x):
-        y = Conv(self.features, self.kernel_size, nn.initializers.normal(self.init_std), use_bias=False)(x)
-        bias = self.param("bias", lambda key: -y.mean((0, 1, 2)))
-        log_scale = self.param("log_scale", lambda key: -jnp.log(y.std((0, 1, 2)) + 1e-6) / 3.0)
-        return (y + bias) * jnp.exp(3.0 * log_scale)
-
-
-def mark_border(x: Float[Array, "B H W C"]) -> Float[Array, "B H W C+1"]:
-    """Appends a channel that is 1 on the border and 0 inside, so that a convolution sees where zero padding begins."""
-    inside = jnp.zeros((1, *x.shape[1:3], 1), x.dtype)
-    border = jnp.ones_like(inside).at[:, 1:-1, 1:-1].set(0.0)
-    return jnp.concatenate([x, jnp.broadcast_to(border, (x.shape[0], *border.shape[1:]))], axis=-1)
+        init = nn.initializers.normal(self.init_std)
+        conv = Conv(self.features, self.kernel_size, init, use_bias=False, mark_border=self.mark_border)
+        bias = self.param("bias", lambda key: -conv(x).mean((0, 1, 2)))
+        log_scale = self.param("log_scale", lambda key: -jnp.log(conv(x).std((0, 1, 2)) + 1e-6) / 3.0)
+        scale = jnp.exp(3.0 * log_scale)
+        return conv(x, scale, scale * bias)

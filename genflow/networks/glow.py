@@ -5,7 +5,7 @@ from collections.abc import Callable
 import flax.linen as nn
 
 from genflow.core import Network
-from genflow.networks.conv import ActNormConv, ZeroConv, mark_border
+from genflow.networks.conv import ActNormConv, ZeroConv
 from genflow.networks.pure import pure
 
 
@@ -17,11 +17,11 @@ class GlowConv(nn.Module):
 
     @nn.compact
     def __call__(self, x, cond=None):
-        h = ActNormConv(self.width)(mark_border(x))
+        h = ActNormConv(self.width, mark_border=True)(x)
         if cond is not None:
             h += nn.Dense(self.width, param_dtype=x.dtype)(cond)[:, None, None, :]
         h = ActNormConv(self.width, (1, 1))(nn.relu(h))
-        return ZeroConv(self.features)(mark_border(nn.relu(h)))
+        return ZeroConv(self.features, mark_border=True)(nn.relu(h))
 
 
 class _ZeroConvOnly(nn.Module):
@@ -29,7 +29,7 @@ class _ZeroConvOnly(nn.Module):
 
     @nn.compact
     def __call__(self, x, cond=None):
-        return ZeroConv(self.features)(mark_border(x))
+        return ZeroConv(self.features, mark_border=True)(x)
 
 
 def glow_conv(width: int) -> Callable[[int], Network]:
