@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ENVIRONMENT
 
-from genflow import cli, train, use
+from genflow import cli, models, train, use
 from genflow.errors import UserError
 from genflow.metrics import read_rows
 
@@ -163,9 +164,14 @@ def test_a_run_that_diverges_stops_with_its_parameters_intact(tmp_path):
         train.train(diverging, str(tmp_path / "run"))
 
 
-def test_a_model_that_cannot_be_scored_still_ends_with_a_record(tmp_path, capsys):
-    broken = config(optimizer__learning_rate=1e38, optimizer__clip_norm=0.0, train__max_skipped=1000)
-    record = train.train(broken, str(tmp_path / "run"))
+def test_a_model_that_cannot_be_scored_still_ends_with_a_record(tmp_path, capsys, monkeypatch):
+    def broken(section, spec):
+        model = build(section, spec)
+        return model._replace(log_prob=lambda *arguments: jnp.nan * model.log_prob(*arguments))
+
+    build = models.build
+    monkeypatch.setattr(models, "build", broken)
+    record = train.train(config(train__num_steps=20, eval__every=0), str(tmp_path / "run"))
     assert record["value"] is None
     assert "log_prob is not finite for 16 of 16 examples of test" in capsys.readouterr().err
     json.loads((tmp_path / "run" / "record.json").read_text(), parse_constant=pytest.fail)
