@@ -21,5 +21,5 @@ def get_config(arg=""):
     c.train.ema_decay = 0.995
     c.eval.every = 250
     if common.is_debug(arg):
-        common.debug(c, depth=2, width=8)
+        common.debug(c, levels=1, depth=2, width=8)
     return c
