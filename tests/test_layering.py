@@ -41,8 +41,7 @@ OWNERS = {
     "matplotlib": ("genflow.report",),
     "optax": ("genflow.optimizers", "genflow.step"),
     "configs": ("main", "configs", "genflow.cli"),
-    "torch": ("genflow.benchmark.normflows_step",),  # runs in an environment of its own
-    **dict.fromkeys(("tensorflow", "pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "yaml")),
+    **dict.fromkeys(("torch", "tensorflow", "pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "yaml")),
 }
 NEVER = {
     "allow_pickle=True": r"allow_pickle\s*=\s*(?!False)",

@@ -12,6 +12,7 @@ from genflow.benchmark.tables import table
 from genflow.benchmark.turns import Contestant, Score, take_turns
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+PEER_STEP = ROOT / "scripts" / "peers" / "normflows_step.py"
 # No program from an earlier run's cache; on a GPU the contestants share the memory.
 ENVIRONMENT = {
     "PYTHONPATH": str(ROOT),
@@ -140,7 +141,7 @@ def contestants(sizes: Sizes, depth: int, peer_python: str) -> list[Contestant]:
         for memory in sizes.memory
     ]
     peers = [
-        Contestant(name, _command(peer_python, "normflows_step", common | {"channels_last": last}), ENVIRONMENT)
+        Contestant(name, [peer_python, str(PEER_STEP), json.dumps(common | {"channels_last": last})], ENVIRONMENT)
         for name, last in PEERS.items()
         if peer_python
     ]

@@ -7,6 +7,7 @@ in each direction: facts once at the start, then a number of steps to run agains
 import contextlib
 import json
 import os
+import re
 import resource
 import statistics
 import subprocess
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from genflow.errors import UserError
@@ -64,8 +66,15 @@ def serve(facts: dict, step: Callable[[], object]) -> None:
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:
         wall, cpu = zip(*(timed(step) for _ in range(int(line))), strict=True)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        print(json.dumps({"wall": wall, "cpu": cpu, "peak_bytes": peak}), flush=True)
+        print(json.dumps({"wall": wall, "cpu": cpu, "peak_bytes": peak_bytes()}), flush=True)
+
+
+def peak_bytes() -> int:
+    """Largest resident size of this process; on Linux not from getrusage, which begins with that of the parent."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text()).group(1))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def take_turns(contestants: list[Contestant], rounds: int, steps: int) -> list[Score]:

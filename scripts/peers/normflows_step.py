@@ -1,6 +1,6 @@
 """The peer's contestant: normflows' multi-scale Glow under PyTorch, on its own interpreter.
 
-Usage: PEER_PYTHON -m genflow.benchmark.normflows_step '{"depth": 8, ..., "channels_last": true}' from our root.
+Usage: PYTHONPATH=. PEER_PYTHON scripts/peers/normflows_step.py '{"depth": 8, ..., "channels_last": true}' in our root.
 
 Its coupling networks have neither ActNorm nor a border channel, and its top and split priors are one Gaussian per
 channel: a little less work than ours.
