@@ -41,7 +41,8 @@ OWNERS = {
     "matplotlib": ("genflow.report",),
     "optax": ("genflow.optimizers", "genflow.step"),
     "configs": ("main", "configs", "genflow.cli"),
-    **dict.fromkeys(("torch", "tensorflow", "pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "yaml")),
+    "torch": ("scripts.peers",),  # rivals of the benchmark, each in an environment of its own
+    **dict.fromkeys(("tensorflow", "pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "yaml")),
 }
 NEVER = {
     "allow_pickle=True": r"allow_pickle\s*=\s*(?!False)",
