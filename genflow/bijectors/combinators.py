@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from genflow.core import Bijector, combine, partition
 
 MEMORY = ("store", "remat", "invert")
+# A conditioner's last layer is a fifth of the work of a Glow step and its output no larger than the step's input.
+KEEP_CONDITIONERS = jax.checkpoint_policies.save_only_these_names("conditioner")
 
 
 def chain(*layers: Bijector, **named: Bijector) -> Bijector:
@@ -64,9 +66,9 @@ def repeat(layer: Bijector, num_layers: int, memory: str = "store") -> Bijector:
 
     Args:
       memory: what the backward pass keeps. 'store': every intermediate (fastest on accelerators with room);
-        'remat': each layer's input (recomputes one forward pass); 'invert': only the output, inputs are rebuilt by
-        the inverse, so training memory does not grow with depth beyond the parameters' own gradients. 'invert'
-        needs an accurate inverse and pays one more evaluation than 'remat'.
+        'remat': each layer's input and its conditioner's output, the rest is computed again; 'invert': only the
+        output, inputs are rebuilt by the inverse, so training memory does not grow with depth beyond the parameters'
+        own gradients. 'invert' needs an accurate inverse and pays one more evaluation than 'remat'.
 
     >>> repeat(identity(), 3).forward({}, jnp.ones((1, 2)))[0].shape
     (1, 2)
@@ -92,7 +94,7 @@ def repeat(layer: Bijector, num_layers: int, memory: str = "store") -> Bijector:
 
     run = {
         "store": lambda *args: _scan(layer.forward, num_layers, *args),
-        "remat": lambda *args: _scan(jax.checkpoint(layer.forward), num_layers, *args),
+        "remat": lambda *args: _scan(jax.checkpoint(layer.forward, policy=KEEP_CONDITIONERS), num_layers, *args),
         "invert": _reversible_scan(layer, num_layers),
     }[memory]
     return Bijector(init, forward, inverse)

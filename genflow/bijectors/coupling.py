@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array
 
 from genflow.core import Bijector, Network, sum_event
@@ -96,7 +97,7 @@ def coupling(transform: Transform, network: Callable[[int], Network], split: Spl
 
     def raw_params(params, x1, x2, cond):
         raw = _network_for(network, transform, x2).apply(params, x1, cond)
-        return raw.reshape(*x2.shape, transform.num_params)
+        return checkpoint_name(raw, "conditioner").reshape(*x2.shape, transform.num_params)
 
     def init(key, x, cond=None):
         x1, x2 = split.split(x)

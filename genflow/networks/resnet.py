@@ -1,5 +1,6 @@
 """Residual convolutional networks at constant resolution."""
 
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -18,12 +19,16 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x, cond=None):
+        def activated(h):
+            # groups of several channels: a group of one would take out what cond adds to its channel
+            return nn.silu(nn.GroupNorm(None, group_size=math.gcd(16, self.width), param_dtype=x.dtype)(h))
+
         h = Conv(self.width)(x)
         for _ in range(self.num_blocks):
-            r = Conv(self.width)(nn.silu(nn.GroupNorm(min(8, self.width), param_dtype=x.dtype)(h)))
+            r = Conv(self.width)(activated(h))
             if cond is not None:
                 r += nn.Dense(self.width, param_dtype=x.dtype)(cond)[:, None, None, :]
-            h += ZeroConv(self.width)(nn.silu(nn.GroupNorm(min(8, self.width), param_dtype=x.dtype)(r)))
+            h += ZeroConv(self.width)(activated(r))
         return ZeroConv(self.features)(nn.silu(h))
 
 
