@@ -40,13 +40,9 @@ def main():
 def compare(arguments, overrides, folder):
     """The outcome: where the run was killed, and whether the final states are equal."""
     whole, killed = folder / "whole", folder / "killed"
-    begin = time.monotonic()
     finish(launch(arguments, overrides, whole))
-    seconds = time.monotonic() - begin
-    rng, kills = random.Random(arguments.seed), []
-    for i in range(arguments.kills):
-        share = (i + rng.random()) / arguments.kills  # one in each part of the run, compilation included
-        kills.append(kill(launch(arguments, overrides, killed), killed, share * seconds / arguments.kills))
+    rng = random.Random(arguments.seed)
+    kills = [kill(launch(arguments, overrides, killed), killed, rng) for _ in range(arguments.kills)]
     finish(launch(arguments, overrides, killed))
     one, two = (final_digests(path) for path in (whole, killed))
     return {
@@ -68,15 +64,26 @@ def launch(arguments, overrides, workdir):
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def kill(process, workdir, seconds):
-    """Kills a process after some seconds; says when and what was saved by then."""
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
+def kill(process, workdir, rng):
+    """Kills a process a random moment after it has saved something new; says what was saved by then."""
+    before = saved(workdir)
+    while saved(workdir) == before and process.poll() is None:
+        time.sleep(0.01)
+    wait = round(rng.uniform(0.0, 1.0), 3)
+    time.sleep(wait)
+    process.send_signal(signal.SIGKILL)
     process.communicate()
-    saved = sorted(int(p.name) for p in (workdir / "checkpoints" / "latest").glob("[0-9]*") if p.name.isdigit())
-    return {"after_seconds": round(seconds, 2), "status": process.returncode, "checkpoints": saved}
+    steps = saved(workdir)
+    return {
+        "seconds_after_a_save": wait,
+        "status": process.returncode,
+        "newest_checkpoint": steps[-1] if steps else None,
+    }
+
+
+def saved(workdir):
+    """The steps of the committed checkpoints."""
+    return sorted(int(p.name) for p in (workdir / "checkpoints" / "latest").glob("*") if p.name.isdigit())
 
 
 def finish(process):
