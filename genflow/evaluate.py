@@ -1,5 +1,6 @@
 """From log-probabilities in nats to figures: the only place that knows bits per dimension."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -66,10 +67,10 @@ def log_probs(
 ) -> Float[np.ndarray, " N"]:
     """log_prob of every example of a data set, in nats, averaged over independent noise draws.
 
-    The average of log_prob over draws keeps a lower bound a lower bound. The noise is a function of the key and the
-    example's position only.
+    The average of log_prob over draws keeps a lower bound a lower bound. The noise is a function of the key, the
+    example's position and the batch size.
     """
-    evaluate = compiled_log_prob(model)
+    evaluate = compiled(model.log_prob)
     out = []
     for i, (batch, count) in enumerate(batches(dataset, batch_size, limit)):
         keys = [jax.random.fold_in(key, i * num_repeats + r) for r in range(num_repeats)]
@@ -78,14 +79,10 @@ def log_probs(
     return np.concatenate(out)
 
 
-def compiled_log_prob(model: Model) -> Callable:
-    """Jit of model.log_prob, compiled once for each model."""
-    if model.log_prob not in _COMPILED:
-        _COMPILED[model.log_prob] = jax.jit(model.log_prob)
-    return _COMPILED[model.log_prob]
-
-
-_COMPILED: dict[Callable, Callable] = {}
+@functools.lru_cache(maxsize=8)
+def compiled(log_prob: Callable) -> Callable:
+    """Jit of a model's log_prob; evaluations of one run share it."""
+    return jax.jit(log_prob)
 
 
 def batches(dataset, batch_size: int, limit: int = 0) -> Iterator[tuple[dict, int]]:
@@ -107,8 +104,8 @@ def sampler(model: Model, params: Params, state, num: int) -> Callable[..., np.n
 
     Non-finite samples stay as they are; `nonfinite` counts them.
     """
-    compiled = jax.jit(lambda p, s, key, temperature: model.sample(p, s, key, num, None, temperature))
-    return lambda key, temperature=1.0: to_host(compiled(params, state, key, temperature)).astype(np.float32)
+    draw = jax.jit(lambda p, s, key, temperature: model.sample(p, s, key, num, None, temperature))
+    return lambda key, temperature=1.0: to_host(draw(params, state, key, temperature)).astype(np.float32)
 
 
 def nonfinite(samples: np.ndarray) -> int:

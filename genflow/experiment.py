@@ -74,12 +74,8 @@ class Feed(NamedTuple):
 
 def make_feed(experiment: Experiment) -> Feed:
     """Indices into data on the device, or whole batches from host memory or a stream, by `config.data.placement`."""
-    section, mesh = experiment.config.data, experiment.mesh
-    change, seed, size = (
-        data.transform(section, experiment.spec),
-        experiment.config.seed,
-        experiment.config.train.steps_per_call,
-    )
+    section, mesh, seed = experiment.config.data, experiment.mesh, experiment.config.seed
+    change, size = data.transform(section, experiment.spec), experiment.config.train.steps_per_call
     num, batch_size = experiment.train.num, section.batch_size
 
     def transformed(step, batch):

@@ -56,6 +56,8 @@ def discarded_on_error(workdir: Path) -> Iterator[None]:
     except BaseException:
         if _is_free(workdir):
             shutil.rmtree(workdir)
+            if workdir.parent.name == "runs" and not any(workdir.parent.iterdir()):
+                workdir.parent.rmdir()
         raise
 
 

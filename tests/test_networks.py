@@ -42,7 +42,7 @@ def operands(shape, dtype=jnp.float64, image=(4, 6)):
     return draw((2, *image, features_in), (kh, kw, features_in, features_out), (2, *image, features_out), dtype=dtype)
 
 
-def close(a, b, tolerance):
+def check_close(a, b, tolerance):
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for left, right in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_allclose(np.asarray(left), np.asarray(right), rtol=tolerance, atol=tolerance)
@@ -67,14 +67,14 @@ def both(x, kernel, g):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_conv2d_is_the_native_convolution(shape):
     with jax.enable_x64(True):
-        close(*both(*operands(shape)), 1e-11)
+        check_close(*both(*operands(shape)), 1e-11)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3, 4), (3, 3, 18, 2), (3, 3, 4, 5)])
 def test_conv2d_in_float32(shape):
     ours, theirs = both(*operands(shape, jnp.float32))
     assert {leaf.dtype for leaf in jax.tree.leaves(ours)} == {jnp.dtype("float32")}
-    close(ours, theirs, 1e-4)
+    check_close(ours, theirs, 1e-4)
 
 
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape[:2] != (1, 1)])
@@ -95,7 +95,7 @@ def test_second_order_reverse_mode(shape):
 
     with jax.enable_x64(True):
         program = jax.jit(lambda *arguments: (second(conv2d)(*arguments), second(native)(*arguments)))
-        close(*program(*operands(shape, image=(3, 3))), 1e-10)
+        check_close(*program(*operands(shape, image=(3, 3))), 1e-10)
 
 
 @pytest.mark.parametrize("shape", FORMS)
@@ -109,7 +109,7 @@ def test_vmap(shape):
 
     with jax.enable_x64(True):
         program = jax.jit(lambda *arguments: [over_all_axes(f, *arguments) for f in (conv2d, native)])
-        close(*program(*operands(shape)), 1e-11)
+        check_close(*program(*operands(shape)), 1e-11)
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 1, 9), (3, 3, 9, 1), (3, 3, 4, 5)])
@@ -130,7 +130,7 @@ def test_convolutions_in_a_scan_have_the_form_that_is_fast_on_cpu(shape):
 def test_conv2d_works_outside_jit():
     x, kernel, g = operands((3, 3, 9, 1), jnp.float32)
     y, vjp = jax.vjp(conv2d, x, kernel)
-    close((y, vjp(g)), both(x, kernel, g)[1], 1e-4)
+    check_close((y, vjp(g)), both(x, kernel, g)[1], 1e-4)
 
 
 def compare(ours, theirs, *arguments):
@@ -142,7 +142,7 @@ def compare(ours, theirs, *arguments):
         return (y, vjp(g)), (expected, expected_vjp(g))
 
     (g,) = draw(jax.eval_shape(ours, *arguments).shape)
-    close(*values(g, *arguments), 1e-12)
+    check_close(*values(g, *arguments), 1e-12)
 
 
 @pytest.mark.parametrize("image", [(1, 1), (2, 3), (4, 5)])
@@ -180,8 +180,8 @@ def test_scale_folded_into_the_weights_scales_the_output():
 def test_actnorm_conv_normalizes_the_first_batch():
     x = 3.0 + 2.0 * jax.random.normal(jax.random.key(0), (16, 6, 6, 3))
     y, _ = jax.jit(ActNormConv(5, mark_border=True).init_with_output)(jax.random.key(1), x)
-    close(y.mean((0, 1, 2)), np.zeros(5), 1e-4)
-    close(y.std((0, 1, 2)), np.ones(5), 1e-4)
+    check_close(y.mean((0, 1, 2)), np.zeros(5), 1e-4)
+    check_close(y.std((0, 1, 2)), np.ones(5), 1e-4)
 
 
 # name -> (builder of networks by number of features, input shape, cond shape or None, output shape, zero at the start)
