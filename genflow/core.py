@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, PyTree
 
 Key = Array  # a typed key, made by jax.random.key
 Params = PyTree
-Batch = Mapping[str, Array]  # {'x': [B, *event], 'label': [B] where there are labels}
+Batch = Mapping[str, Array]  # {'x': [B, *event], and where there are such: 'label': [B], 'cond': [B, D]}
 
 
 class Spec(NamedTuple):
@@ -32,6 +32,7 @@ class Spec(NamedTuple):
     shape: tuple[int, ...]  # of one event, e.g. (32, 32, 3) or (2,)
     bins: int | None  # values are integers 0 .. bins - 1; None: continuous data
     num_classes: int = 0  # 0: no labels
+    cond_dims: int = 0  # size of the condition vector that comes with an example; 0: none
     entropy: float | None = None  # nats per event, where it is known in closed form or by quadrature
     source: str = ""
     license: str = ""
@@ -49,15 +50,22 @@ class Bijector(NamedTuple):
         initialization needs no flag and `repeat` initializes all its layers in one scan.
     forward(params, x, cond=None, key=None) -> (z, log_det)
     inverse(params, z, cond=None, key=None) -> (x, log_det)
+    rebuild(params, z, cond=None, key=None) -> (x, vjp): x = inverse(z), and the derivative of forward at that x,
+        vjp(grad_z, grad_log_det) -> (grad_params, grad_x, grad_cond), None at constants. Only where it saves work
+        that inverse and forward have in common; None otherwise.
     """
 
     init: Callable[..., tuple[Params, PyTree]]
     forward: Callable[..., tuple[PyTree, Float[Array, " B"]]]
     inverse: Callable[..., tuple[PyTree, Float[Array, " B"]]]
+    rebuild: Callable[..., tuple[PyTree, Callable]] | None = None
 
 
 class Network(NamedTuple):
-    """A parametric function: init(key, x, cond=None) -> params, apply(params, x, cond=None) -> output."""
+    """A parametric function: init(key, x, cond=None) -> params, apply(params, x, cond=None, key=None) -> output.
+
+    Dropout happens only where a key is given.
+    """
 
     init: Callable[..., Params]
     apply: Callable[..., Array]
@@ -72,10 +80,13 @@ class Model(NamedTuple):
         loss with respect to its own group only. Metrics are scalars; likelihoods are in nats per example.
     sample(params, state, key, num, cond=None, temperature=1.0) -> x: [num, *event] float32 in data space
         (integer values 0 .. bins - 1 for discrete data; a diverged sample is NaN, never silently clipped).
+        cond: what a conditional model is given, as in a batch: {'label': [num], 'cond': [num, D]}, whichever there are.
     log_prob(params, state, key, batch) -> [B] nats of the data itself (discrete mass or continuous density).
     bound: what log_prob is, 'exact' | 'lower' | 'estimate' | 'none'.
     encode(params, state, key, batch) -> z and decode(params, state, z, cond=None) -> x as `sample` returns it.
     energy(params, state, x, cond=None) -> [B], score(params, state, x, cond=None) -> like x.
+    sample_log_prob(params, state, key, num) -> (x, [num] nats): samples and the exact log-density of each, in one pass.
+    target: the unnormalized density that the model is fitted to (a `targets.Target`), which weighs its samples.
     """
 
     init: Callable[..., tuple[dict[str, Params], PyTree]]
@@ -87,6 +98,8 @@ class Model(NamedTuple):
     decode: Callable[..., Array] | None = None
     energy: Callable[..., Float[Array, " B"]] | None = None
     score: Callable[..., Array] | None = None
+    sample_log_prob: Callable[..., tuple[Array, Float[Array, " B"]]] | None = None
+    target: tuple | None = None
 
 
 def sum_event(a: Float[Array, "B *event"]) -> Float[Array, " B"]:

@@ -7,12 +7,25 @@ import pytest
 
 from genflow import bijectors as bj
 from genflow.core import combine, partition
-from genflow.networks import glow_conv, mlp, resnet, zero_conv
+from genflow.networks import (
+    concatsquash_mlp,
+    glow_conv,
+    lipschitz_conv,
+    lipschitz_mlp,
+    made,
+    mlp,
+    residual_made,
+    resnet,
+    transformer,
+    zero_conv,
+)
 
 BATCH = 3
 INIT_BATCH = 16  # data-dependent initialization needs enough examples for a standard deviation
-IMAGE, VECTOR = (4, 4, 2), (5,)
+IMAGE, VECTOR, TOKENS = (4, 4, 2), (5,), (4, 2)
 AFFINE = bj.affine(bj.sigmoid_scale)
+JET = bj.affine(bj.double_sigmoid_scale)
+UNIT = bj.affine(lambda log_scale: log_scale)
 
 
 def glow_step():
@@ -33,29 +46,84 @@ TABLE = {
     "affine coupling, conditional": (lambda: bj.coupling(AFFINE, glow_conv(2)), IMAGE, (3,)),
     "affine coupling, resnet": (lambda: bj.coupling(AFFINE, resnet(4, 1)), IMAGE, (3,)),
     "affine coupling, swapped": (lambda: bj.coupling(AFFINE, glow_conv(2), bj.halves(swap=True)), IMAGE, None),
+    "affine coupling, alternating": (
+        lambda: bj.coupling(AFFINE, mlp((4,), zero_last=True), bj.alternating(swap=True)),
+        VECTOR,
+        None,
+    ),
+    "affine coupling, checkerboard": (lambda: bj.coupling(AFFINE, zero_conv(), bj.checkerboard()), IMAGE, None),
+    "affine coupling, learned tanh, masked checkerboard": (
+        lambda: bj.coupling(UNIT, bj.learned_tanh(zero_conv()), bj.checkerboard(swap=True, masked=True)),
+        IMAGE,
+        None,
+    ),
     "affine coupling, tanh, vector": (
         lambda: bj.coupling(bj.affine(bj.tanh_scale()), mlp((8,), zero_last=True)),
         VECTOR,
         (2,),
     ),
+    "cayley": (bj.cayley, VECTOR, None),
     "chain": (lambda: bj.chain(bj.actnorm(), bj.flip(), bj.channel_affine()), IMAGE, None),
     "channel_affine": (bj.channel_affine, IMAGE, None),
     "conv1x1": (bj.conv1x1, IMAGE, None),
     "conv1x1, vector": (bj.conv1x1, VECTOR, None),
+    "conv1x1_plain": (bj.conv1x1_plain, IMAGE, None),
+    "elementwise, mixture_cdf": (lambda: bj.elementwise(bj.mixture_cdf(3)), VECTOR, None),
+    "elementwise, sinh_arcsinh": (lambda: bj.elementwise(bj.sinh_arcsinh()), VECTOR, None),
+    "elementwise, spline": (lambda: bj.elementwise(bj.rational_quadratic_spline(3, 2.0)), VECTOR, None),
     "factor_out": (lambda: bj.factor_out(bj.actnorm()), IMAGE, None),
     "flip": (bj.flip, IMAGE, None),
     "glow, multi-scale": (multi_scale, (4, 4, 1), None),
     "histogram_gaussianization": (lambda: bj.histogram_gaussianization(5), IMAGE, None),
+    "householder": (lambda: bj.householder(2), IMAGE, None),
     "identity": (bj.identity, IMAGE, None),
     "invert": (lambda: bj.invert(bj.actnorm()), IMAGE, None),
+    "jet coupling, channels": (lambda: bj.coupling(JET, transformer(4, 1, 1)), TOKENS, None),
+    "jet coupling, tokens": (lambda: bj.coupling(JET, transformer(4, 1, 2), bj.halves(True, axis=1)), TOKENS, (3,)),
+    "leaky_relu": (bj.leaky_relu, VECTOR, None),
+    "logit": (lambda: bj.logit(0.05), VECTOR, None),
+    "lu_linear": (bj.lu_linear, VECTOR, None),
+    "parity_order": (lambda: bj.parity_order(2, 4), (8, 2), None),
+    "maf, in repeat": (
+        lambda: bj.repeat(bj.chain(bj.masked_autoregressive(bj.gaussian(), made((7,))), bj.flip()), 2, "remat"),
+        VECTOR,
+        (2,),
+    ),
+    "masked_autoregressive, gaussian": (
+        lambda: bj.gaussian_autoregressive(made((6, 4), jnp.tanh), order=(1, 4, 0, 3, 2)),
+        VECTOR,
+        None,
+    ),
+    "masked_autoregressive, spline": (
+        lambda: bj.masked_autoregressive(bj.rational_quadratic_spline(3, 2.0), residual_made(6, 1)),
+        VECTOR,
+        (2,),
+    ),
+    "on_passed": (lambda: bj.on_passed(bj.halves(), bj.shift_scale()), VECTOR, None),
+    "patchify": (lambda: bj.patchify(2, 4, 6), (4, 6, 2), None),
+    "permutation": (bj.permutation, IMAGE, None),
+    "permutation, given": (lambda: bj.permutation((4, 2, 0, 1, 3)), VECTOR, None),
+    "qr_linear": (bj.qr_linear, VECTOR, None),
     "repeat, store": (lambda: bj.repeat(glow_step(), 2, "store"), IMAGE, (3,)),
     "repeat, remat": (lambda: bj.repeat(glow_step(), 2, "remat"), IMAGE, (3,)),
     "repeat, without parameters": (lambda: bj.repeat(bj.flip(), 3, "invert"), IMAGE, None),
     "repeat, invert": (lambda: bj.repeat(glow_step(), 2, "invert"), IMAGE, (3,)),
+    "rotate_parity": (bj.rotate_parity, (8, 2), None),
+    "shift_scale": (bj.shift_scale, IMAGE, None),
+    "smooth_leaky_relu": (bj.smooth_leaky_relu, VECTOR, None),
+    "spline coupling": (
+        lambda: bj.coupling(bj.rational_quadratic_spline(3, 2.0), mlp((4,), zero_last=True)),
+        VECTOR,
+        (2,),
+    ),
     "split_prior": (lambda: bj.split_prior(zero_conv()), IMAGE, None),
     "squeeze": (bj.squeeze, IMAGE, None),
+    "token_autoregressive": (lambda: bj.token_autoregressive(AFFINE, transformer(4, 2, 2, causal=True)), TOKENS, (3,)),
+    "continuous": (lambda: bj.continuous(concatsquash_mlp((4,)), rtol=1e-11, atol=1e-11), VECTOR, (2,)),
+    "residual": (lambda: bj.residual(lipschitz_mlp((4,))), VECTOR, (2,)),
+    "residual, convolution": (lambda: bj.residual(lipschitz_conv(3)), IMAGE, (3,)),
 }
-UNIT_INTERVAL = ("histogram_gaussianization",)  # defined on [-1/2, 1/2) only
+UNIT_INTERVAL = ("histogram_gaussianization", "logit")  # defined on [-1/2, 1/2) only
 
 
 def perturbed(params, key, scale=0.05):

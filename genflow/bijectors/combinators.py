@@ -40,7 +40,33 @@ def chain(*layers: Bijector, **named: Bijector) -> Bijector:
             total += log_det
         return z, total
 
-    return Bijector(init, forward, inverse)
+    def rebuild(params, z, cond=None, key=None):
+        vjps = {}
+        for i, (name, layer) in reversed(list(enumerate(items.items()))):
+            z, vjps[name] = rebuild_of(layer)(params[name], z, cond, _layer_key(key, i))
+
+        def vjp(grad, grad_log_det):
+            grads, grad_cond = {}, jax.tree.map(jnp.zeros_like, cond)
+            for name, layer_vjp in vjps.items():
+                grads[name], grad, grad_cond_i = layer_vjp(grad, grad_log_det)
+                grad_cond = jax.tree.map(jnp.add, grad_cond, grad_cond_i)
+            return {name: grads[name] for name in items}, grad, grad_cond
+
+        return z, vjp
+
+    return Bijector(init, forward, inverse, rebuild)
+
+
+def rebuild_of(layer: Bijector):
+    """The layer's own `rebuild`, or one made of its inverse and of the derivative of its forward."""
+
+    def rebuild(params, z, cond=None, key=None):
+        weights, constants = partition(params)
+        x = jax.lax.stop_gradient(layer.inverse(params, z, cond, key)[0])
+        _, vjp = jax.vjp(lambda w, x, c: layer.forward(combine(w, constants), x, c, key), weights, x, cond)
+        return x, lambda grad_z, grad_log_det: vjp((grad_z, grad_log_det))
+
+    return layer.rebuild or rebuild
 
 
 def _layer_key(key, i):
@@ -68,7 +94,7 @@ def repeat(layer: Bijector, num_layers: int, memory: str = "store") -> Bijector:
       memory: what the backward pass keeps. 'store': every intermediate (fastest on accelerators with room);
         'remat': each layer's input and its conditioner's output, the rest is computed again; 'invert': only the
         output, inputs are rebuilt by the inverse, so training memory does not grow with depth beyond the parameters'
-        own gradients. 'invert' needs an accurate inverse and pays one more evaluation than 'remat'.
+        own gradients. 'invert' needs an accurate inverse; a coupling evaluates its conditioner once for both.
 
     >>> repeat(identity(), 3).forward({}, jnp.ones((1, 2)))[0].shape
     (1, 2)
@@ -124,39 +150,32 @@ def _reversible_scan(layer, num_layers):
     """Forward scan whose backward pass walks from the output back to the input, layer by layer."""
 
     def run(params, x, cond, keys):
-        return reversible(*partition(params), x, *partition(cond), keys)
+        return reversible(*partition(params), x, cond, keys)
 
     @jax.custom_vjp
-    def reversible(weights, constants, x, cond, cond_constants, keys):
-        return _scan(layer.forward, num_layers, combine(weights, constants), x, combine(cond, cond_constants), keys)
+    def reversible(weights, constants, x, cond, keys):
+        return _scan(layer.forward, num_layers, combine(weights, constants), x, cond, keys)
 
     def save_output(*args):
         z, log_det = reversible(*args)
-        weights, constants, _, cond, cond_constants, keys = args
-        return (z, log_det), (weights, constants, z, cond, cond_constants, keys)
+        weights, constants, _, cond, keys = args
+        return (z, log_det), (weights, constants, z, cond, keys)
 
     def walk_back(saved, cotangents):
-        weights, constants, z, cond, cond_constants, keys = saved
+        weights, constants, z, cond, keys = saved
         grad_z, grad_log_det = cotangents
 
         def body(carry, layer_inputs):
             z, grad_z, grad_cond = carry
             weights_i, constants_i, key_i = layer_inputs
-            full_cond = combine(cond, cond_constants)
-            x, _ = layer.inverse(combine(weights_i, constants_i), z, full_cond, key_i)
-            x = jax.lax.stop_gradient(x)
-
-            def again(weights_i, x, cond):
-                return layer.forward(combine(weights_i, constants_i), x, combine(cond, cond_constants), key_i)
-
-            _, vjp = jax.vjp(again, weights_i, x, cond)
-            grad_weights, grad_x, grad_cond_i = vjp((grad_z, grad_log_det))
+            x, vjp = rebuild_of(layer)(combine(weights_i, constants_i), z, cond, key_i)
+            grad_weights, grad_x, grad_cond_i = vjp(grad_z, grad_log_det)
             return (x, grad_x, jax.tree.map(jnp.add, grad_cond, grad_cond_i)), grad_weights
 
         start = (z, grad_z, jax.tree.map(jnp.zeros_like, cond))
         layers = (weights, constants, keys)
         (_, grad_x, grad_cond), grad_weights = jax.lax.scan(body, start, layers, num_layers, reverse=True)
-        return grad_weights, None, grad_x, grad_cond, None, None
+        return grad_weights, None, grad_x, grad_cond, None
 
     reversible.defvjp(save_output, walk_back)
     return run

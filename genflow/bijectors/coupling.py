@@ -2,82 +2,13 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array
 
-from genflow.core import Bijector, Network, sum_event
-
-
-class Transform(NamedTuple):
-    """An elementwise family: raw has one more axis than x, of size num_params; zeros mean (nearly) the identity.
-
-    forward(raw, x) -> (z, log_derivative), inverse(raw, z) -> (x, log_derivative), all shaped like x.
-    """
-
-    num_params: int
-    forward: Callable[[Array, Array], tuple[Array, Array]]
-    inverse: Callable[[Array, Array], tuple[Array, Array]]
-
-
-class Split(NamedTuple):
-    """How x is cut into the part that passes and the part that is transformed, and put together again."""
-
-    split: Callable[[Array], tuple[Array, Array]]
-    merge: Callable[[Array, Array], Array]
-
-
-def halves(swap: bool = False) -> Split:
-    """First half of the last axis passes, the second is transformed; `swap` exchanges the two."""
-
-    def split(x):
-        size = (x.shape[-1] + 1) // 2
-        first, second = x[..., :size], x[..., size:]
-        return (second, first) if swap else (first, second)
-
-    def merge(passed, changed):
-        return jnp.concatenate([changed, passed] if swap else [passed, changed], axis=-1)
-
-    return Split(split, merge)
-
-
-def additive() -> Transform:
-    """Z = x + shift. Reference: Dinh et al. (2015), NICE, arXiv:1410.8516, section 3.2."""
-    return Transform(
-        1,
-        lambda raw, x: (x + raw[..., 0], jnp.zeros_like(x)),
-        lambda raw, z: (z - raw[..., 0], jnp.zeros_like(z)),
-    )
-
-
-def affine(log_scale: Callable[[Array], Array]) -> Transform:
-    """Z = (x + shift) * exp(log_scale(raw)), raw and shift interleaved on the last axis.
-
-    Reference: Kingma and Dhariwal (2018), Glow, arXiv:1807.03039, table 1, shift first as in the official code.
-    """
-
-    def forward(raw, x):
-        s = log_scale(raw[..., 1])
-        return (x + raw[..., 0]) * jnp.exp(s), s
-
-    def inverse(raw, z):
-        s = log_scale(raw[..., 1])
-        return z * jnp.exp(-s) - raw[..., 0], -s
-
-    return Transform(2, forward, inverse)
-
-
-def sigmoid_scale(raw: Array) -> Array:
-    """Log sigmoid(raw + 2): Glow's scale, below 1, so that forward cannot explode."""
-    return jax.nn.log_sigmoid(raw + 2.0)
-
-
-def tanh_scale(bound: float = 2.0) -> Callable[[Array], Array]:
-    """Bound * tanh(raw / bound): log-scale within +-bound, identity at raw = 0."""
-    return lambda raw: bound * jnp.tanh(raw / bound)
+from genflow.bijectors.splits import Split, halves
+from genflow.bijectors.transforms import Transform, affine
+from genflow.core import Bijector, Network, combine, partition, sum_event
 
 
 def coupling(transform: Transform, network: Callable[[int], Network], split: Split | None = None) -> Bijector:
@@ -87,17 +18,18 @@ def coupling(transform: Transform, network: Callable[[int], Network], split: Spl
       network: builds the conditioner for a number of output features; its last layer should start at zero.
       split: which part passes, `halves()` unless given.
 
-    >>> from genflow.networks import mlp
-    >>> coupling(additive(), mlp((8,))).init(jax.random.key(0), jnp.zeros((2, 4)))[1].shape
+    >>> from genflow.bijectors.transforms import additive; from genflow.networks import mlp
+    >>> coupling(additive(), mlp((8,))).init(jax.random.key(0), jax.numpy.zeros((2, 4)))[1].shape
     (2, 4)
 
     Reference: Dinh et al. (2017), Density estimation using Real NVP, arXiv:1605.08803, equations 4 to 8.
     """
     split = halves() if split is None else split
 
-    def raw_params(params, x1, x2, cond):
-        raw = _network_for(network, transform, x2).apply(params, x1, cond)
-        return checkpoint_name(raw, "conditioner").reshape(*x2.shape, transform.num_params)
+    def raw_params(params, x1, x2, cond, key):
+        raw = split.select(_network_for(network, transform, x2).apply(params, x1, cond, key))
+        raw = checkpoint_name(raw, "conditioner")
+        return raw.reshape(*x2.shape, transform.num_params)
 
     def init(key, x, cond=None):
         x1, x2 = split.split(x)
@@ -106,20 +38,69 @@ def coupling(transform: Transform, network: Callable[[int], Network], split: Spl
 
     def forward(params, x, cond=None, key=None):
         x1, x2 = split.split(x)
-        z2, log_derivative = transform.forward(raw_params(params, x1, x2, cond), x2)
+        z2, log_derivative = transform.forward(raw_params(params, x1, x2, cond, key), x2)
         return split.merge(x1, z2), sum_event(log_derivative)
 
     def inverse(params, z, cond=None, key=None):
         x1, z2 = split.split(z)
-        x2, log_derivative = transform.inverse(raw_params(params, x1, z2, cond), z2)
+        x2, log_derivative = transform.inverse(raw_params(params, x1, z2, cond, key), z2)
         return split.merge(x1, x2), sum_event(log_derivative)
 
-    return Bijector(init, forward, inverse)
+    def rebuild(params, z, cond=None, key=None):
+        weights, constants = partition(params)
+        x1, z2 = split.split(z)
+        raw, network_vjp = jax.vjp(
+            lambda weights, x1, cond: raw_params(combine(weights, constants), x1, z2, cond, key), weights, x1, cond
+        )
+        x2 = transform.inverse(raw, z2)[0]
+        _, transform_vjp = jax.vjp(lambda raw, x2: _summed(transform.forward(raw, x2)), raw, x2)
+
+        def vjp(grad_z, grad_log_det):
+            grad_x1, grad_z2 = jax.vjp(split.merge, x1, z2)[1](grad_z)
+            grad_raw, grad_x2 = transform_vjp((grad_z2, grad_log_det))
+            grad_weights, grad_network, grad_cond = network_vjp(grad_raw)
+            (grad_x,) = jax.vjp(split.split, z)[1]((grad_x1 + grad_network, grad_x2))
+            return grad_weights, grad_x, grad_cond
+
+        return split.merge(x1, x2), vjp
+
+    return Bijector(init, forward, inverse, rebuild)
+
+
+def _summed(transformed):
+    z2, log_derivative = transformed
+    return z2, sum_event(log_derivative)
 
 
 def _network_for(network, transform, x2):
-    """Images keep their spatial axes, so a conditioner has features per pixel; vectors have them per event."""
+    """Images and tokens keep their axes, so a conditioner has features per pixel; vectors have them per event."""
     return network(transform.num_params * (x2.shape[-1] if x2.ndim > 2 else math.prod(x2.shape[1:])))
+
+
+def on_passed(split: Split, layer: Bijector) -> Bijector:
+    """The layer on the part that a split passes, and the other part as it is.
+
+    >>> from genflow.bijectors.elementwise import shift_scale
+    >>> on_passed(halves(), shift_scale()).init(jax.random.key(0), jax.numpy.zeros((1, 5)))[0]["raw"].shape
+    (3, 2)
+
+    Reference: Durkan et al. (2019), Neural spline flows, arXiv:1906.04032, section 3.2 (the conditioning half).
+    """
+
+    def init(key, x, cond=None):
+        passed, changed = split.split(x)
+        params, passed = layer.init(key, passed, cond)
+        return params, split.merge(passed, changed)
+
+    def apply(function):
+        def run(params, x, cond=None, key=None):
+            passed, changed = split.split(x)
+            passed, log_det = function(params, passed, cond, key)
+            return split.merge(passed, changed), log_det
+
+        return run
+
+    return Bijector(init, apply(layer.forward), apply(layer.inverse))
 
 
 def split_prior(network: Callable[[int], Network]) -> Bijector:

@@ -33,6 +33,11 @@ def squeeze(factor: int = 2) -> Bijector:
     return fixed(forward, inverse)
 
 
-def flip() -> Bijector:
-    """Reverses the last axis."""
-    return fixed(lambda x: jnp.flip(x, -1), lambda z: jnp.flip(z, -1))
+def flip(axis: int = -1) -> Bijector:
+    """Reverses an axis, the last unless told."""
+    return fixed(lambda x: jnp.flip(x, axis), lambda z: jnp.flip(z, axis))
+
+
+def flatten(shape: tuple[int, ...]) -> Bijector:
+    """Events of this shape to vectors: [B, *shape] -> [B, D], the last axis fastest."""
+    return fixed(lambda x: x.reshape(x.shape[0], -1), lambda z: z.reshape(z.shape[0], *shape))

@@ -6,6 +6,7 @@ import flax.linen as nn
 
 from genflow.core import Network
 from genflow.networks.conv import ActNormConv, ZeroConv
+from genflow.networks.film import FiLM
 from genflow.networks.pure import pure
 
 
@@ -17,9 +18,7 @@ class GlowConv(nn.Module):
 
     @nn.compact
     def __call__(self, x, cond=None):
-        h = ActNormConv(self.width, mark_border=True)(x)
-        if cond is not None:
-            h += nn.Dense(self.width, param_dtype=x.dtype)(cond)[:, None, None, :]
+        h = FiLM()(ActNormConv(self.width, mark_border=True)(x), cond)
         h = ActNormConv(self.width, (1, 1))(nn.relu(h))
         return ZeroConv(self.features, mark_border=True)(nn.relu(h))
 

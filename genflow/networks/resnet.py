@@ -7,15 +7,17 @@ import flax.linen as nn
 
 from genflow.core import Network
 from genflow.networks.conv import Conv, ZeroConv
+from genflow.networks.film import FiLM
 from genflow.networks.pure import pure
 
 
 class ResNet(nn.Module):
-    """Conv, pre-activation residual blocks (GroupNorm, SiLU, 3x3 conv, twice; the last of a block zero), zero conv."""
+    """Conv, pre-activation residual blocks (GroupNorm, SiLU, 3x3 conv, twice; the last of a block zero), conv."""
 
     features: int
     width: int
     num_blocks: int
+    zero_last: bool = True
 
     @nn.compact
     def __call__(self, x, cond=None):
@@ -25,16 +27,17 @@ class ResNet(nn.Module):
 
         h = Conv(self.width)(x)
         for _ in range(self.num_blocks):
-            r = Conv(self.width)(activated(h))
-            if cond is not None:
-                r += nn.Dense(self.width, param_dtype=x.dtype)(cond)[:, None, None, :]
+            r = FiLM()(Conv(self.width)(activated(h)), cond)
             h += ZeroConv(self.width)(activated(r))
-        return ZeroConv(self.features)(nn.silu(h))
+        return (ZeroConv if self.zero_last else Conv)(self.features)(nn.silu(h))
 
 
-def resnet(width: int, num_blocks: int) -> Callable[[int], Network]:
+def resnet(width: int, num_blocks: int, zero_last: bool = True) -> Callable[[int], Network]:
     """Builder of residual networks [B, H, W, C], cond [B, D] or None -> [B, H, W, features]; zero at the start.
+
+    Args:
+      zero_last: False: the last layer starts at random, for `bijectors.learned_tanh`.
 
     Reference: He et al. (2016), Identity mappings in deep residual networks, arXiv:1603.05027.
     """
-    return lambda features: pure(ResNet(features, width, num_blocks))
+    return lambda features: pure(ResNet(features, width, num_blocks, zero_last))
