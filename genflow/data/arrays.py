@@ -15,20 +15,24 @@ from genflow.data.embedded import Source
 from genflow.data.memory import physical_memory
 from genflow.errors import UserError
 
-PARTS = {"train": ("x_train", "y_train"), "validation": ("x_valid", "y_valid"), "test": ("x_test", "y_test")}
+FIELDS = ("x", "y", "cond")
+PARTS = {
+    part: tuple(f"{field}_{suffix}" for field in FIELDS)
+    for part, suffix in {"train": "train", "validation": "valid", "test": "test"}.items()
+}
 CHUNK = 1 << 24  # bytes
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError)
 
 
 def array_file(path: Path) -> Source:
-    """Reads `array:FILE`: an .npz with x_train, x_test and optionally x_valid, y_* and bins, or one .npy array."""
-    return _source(f"array:{path}", _read(path, "write it again with numpy.savez or numpy.save"))
+    """Reads `array:FILE`: an .npz with x_train, x_test, optionally x_valid, y_*, cond_* and bins, or one .npy array."""
+    return _source(f"array:{path}", read(path, "write it again with numpy.savez or numpy.save"))
 
 
 def prepared_file(name: str, path: Path) -> Source:
     """Reads what scripts/prepare_data.py wrote."""
-    spec, parts = _source(name, _read(path, f"delete it and run `python scripts/prepare_data.py {name}`"))
+    spec, parts = _source(name, read(path, f"delete it and run `python scripts/prepare_data.py {name}`"))
     entry = CATALOG.get(name)
     return (spec._replace(source=entry.homepage, license=entry.license) if entry else spec), parts
 
@@ -42,8 +46,25 @@ def _source(name: str, arrays: Arrays) -> Source:
     if present and len(present) < len(x):
         raise UserError(f"data.name={name!r}: some parts have labels (y_train, ...) and some have none")
     num_classes = max((int(y.max(initial=0)) + 1 for y in present), default=0)
-    spec = Spec(name, x["train"].shape[1:], _bins(name, arrays, x["train"]), num_classes)
-    return spec, {part: in_memory(x[part], label[part]) for part in x}
+    cond, cond_dims = _conditions(name, arrays, x)
+    spec = Spec(name, x["train"].shape[1:], _bins(name, arrays, x["train"]), num_classes, cond_dims)
+    return spec, {part: in_memory(x[part], label[part], cond.get(part)) for part in x}
+
+
+def _conditions(name: str, arrays: Arrays, x: Arrays) -> tuple[Arrays, int]:
+    """Returns the condition vectors of each part, none or all of them, and their size."""
+    cond = {part: arrays[PARTS[part][2]] for part in x if PARTS[part][2] in arrays}
+    if cond and len(cond) < len(x):
+        raise UserError(f"data.name={name!r}: some parts have conditions (cond_train, ...) and some have none")
+    size = cond["train"].shape[1] if cond and cond["train"].ndim == 2 else 0
+    for part, c in cond.items():
+        if c.shape != (len(x[part]), size) or c.dtype.kind not in "buif" or size == 0:
+            raise UserError(
+                f"data.name={name!r}: {PARTS[part][2]} is {c.dtype} {c.shape}, wanted numbers "
+                f"({len(x[part])}, {size or 'one or more'})"
+            )
+    with np.errstate(over="ignore"):  # as for x
+        return {part: c.astype(np.float32) for part, c in cond.items()}, size
 
 
 def _values(name: str, field: str, arrays: Arrays) -> np.ndarray:
@@ -82,7 +103,12 @@ def _bins(name: str, arrays: Arrays, x: np.ndarray) -> int | None:
     return int(declared)
 
 
-def _read(path: Path, remedy: str) -> Arrays:
+def read(path: Path, remedy: str) -> Arrays:
+    """Returns the arrays of an .npz that have a meaning here, or an .npy as 'x_train'.
+
+    Raises:
+      UserError: no such file, another kind of file, or a damaged one; ends with the remedy.
+    """
     if not path.is_file():
         raise UserError(f"no data file {path}")
     with path.open("rb") as file:

@@ -18,7 +18,7 @@ def checked(spec: Spec, part: str, dataset: Dataset) -> Dataset:
     if dataset.arrays is not None:
         check_arrays(spec, part, dataset.arrays)
         kind = np.float32 if spec.bins is None else np.uint8
-        return in_memory(dataset.arrays["x"].astype(kind, copy=False), dataset.arrays.get("label"))
+        return in_memory(**dataset.arrays | {"x": dataset.arrays["x"].astype(kind, copy=False)})
 
     def fetch(indices):
         arrays = dataset.fetch(indices)
@@ -33,6 +33,8 @@ def check_arrays(spec: Spec, part: str, arrays: Arrays, indices: np.ndarray | No
     x = arrays["x"]
     if isinstance(x, np.ndarray):  # else decoded images of any size, which `images.fit` brings to one shape
         _check_x(spec, part, x, indices)
+    if spec.cond_dims:
+        _refuse(spec, part, "cond", arrays["cond"], ~np.isfinite(arrays["cond"]), indices, "finite values")
     if spec.num_classes:
         label = arrays["label"]
         bad = _outside(label, spec.num_classes)

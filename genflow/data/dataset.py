@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 
 SPLIT_SEED = 20141030  # of every split that no authority has fixed; a change makes all such figures incomparable
 
@@ -16,13 +16,18 @@ class Dataset(NamedTuple):
     """One part (train, validation, test) of a data set; values as `core.Spec` says, labels int32."""
 
     num: int
-    fetch: Callable[[np.ndarray], Arrays]  # indices [b] -> {'x': [b, *event], 'label': [b] where there are labels}
+    fetch: Callable[[np.ndarray], Arrays]  # indices [b] -> {'x': [b, *event], and where there are: 'label', 'cond'}
     arrays: Arrays | None = None  # the whole part, or None where it is read lazily
 
 
-def in_memory(x: Shaped[np.ndarray, "N *event"], label: Int[np.ndarray, " N"] | None = None) -> Dataset:
+def in_memory(
+    x: Shaped[np.ndarray, "N *event"],
+    label: Int[np.ndarray, " N"] | None = None,
+    cond: Float[np.ndarray, "N D"] | None = None,
+) -> Dataset:
     """Returns a part that is held in memory."""
     arrays = {"x": x} if label is None else {"x": x, "label": np.asarray(label, np.int32)}
+    arrays |= {} if cond is None else {"cond": cond}
     return Dataset(len(x), lambda indices: {name: a[indices] for name, a in arrays.items()}, arrays)
 
 

@@ -1,5 +1,7 @@
 """Data that need no download: handwritten digits, photograph patches, synthetic images."""
 
+import re
+
 import numpy as np
 
 from genflow.core import Spec
@@ -46,11 +48,25 @@ def patches(size: int = 8, stride: int = 4) -> Source:
 
 
 def synthetic(name: str, num: int) -> Source:
-    """Striped random images whose direction depends on the label, for tests: `synthetic:HxWxC[:BINS]`."""
+    """For tests: `synthetic:HxWxC[:BINS]`, stripes whose direction depends on the label; `synthetic:D`, vectors."""
+    if re.fullmatch(r"synthetic:[1-9]\d*", name):
+        return _vectors(name, int(name.partition(":")[2]), num)
     shape, bins = _parse_synthetic(name)
     spec = Spec(name, shape, bins, num_classes=10, source="drawn by genflow", license="Apache-2.0")
     sizes = {"train": num or 512, "validation": 64, "test": 64}
     return spec, {part: _stripes(spec, n, i) for i, (part, n) in enumerate(sizes.items())}
+
+
+def _vectors(name: str, dims: int, num: int) -> Source:
+    """A random walk of `dims` steps with Gaussian increments, standardized: Gaussian, strongly correlated."""
+    scale = 1 / np.sqrt(np.arange(1, dims + 1))
+    entropy = float(0.5 * dims * (1 + np.log(2 * np.pi)) + np.log(scale).sum())
+    spec = Spec(name, (dims,), None, entropy=entropy, source="drawn by genflow", license="Apache-2.0")
+    parts = {}
+    for i, (part, size) in enumerate({"train": num or 512, "validation": 64, "test": 64}.items()):
+        steps = np.random.default_rng([SPLIT_SEED, i]).standard_normal((size, dims))
+        parts[part] = in_memory((scale * steps.cumsum(1)).astype(np.float32))
+    return spec, parts
 
 
 def _parse_synthetic(name: str) -> tuple[tuple[int, int, int], int]:
@@ -58,7 +74,7 @@ def _parse_synthetic(name: str) -> tuple[tuple[int, int, int], int]:
     sizes = fields[0].split("x")
     numbers = [*sizes, *fields[1:]]
     if len(sizes) != 3 or len(fields) > 2 or not all(n.isdecimal() and int(n) > 0 for n in numbers):
-        raise UserError(f"data.name={name!r}: write synthetic:HEIGHTxWIDTHxCHANNELS or synthetic:HxWxC:BINS")
+        raise UserError(f"data.name={name!r}: write synthetic:HEIGHTxWIDTHxCHANNELS, synthetic:HxWxC:BINS or :D")
     bins = int(fields[1]) if len(fields) == 2 else 256
     if not 2 <= bins <= 256:
         raise UserError(f"data.name={name!r}: BINS is {bins}, wanted 2 .. 256")

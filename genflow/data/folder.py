@@ -33,7 +33,7 @@ def image_folder(folder: Path, resized: bool) -> Source:
     channels = 1 if modes <= set(GRAY) else 3
     roots = set(_part_folders(folder).values())
     classes = sorted({path.parent.name for path in everything if path.parent not in roots})
-    spec = Spec(f"folder:{folder}", (*shape, channels), 256, len(classes), None, str(folder), "not stated")
+    spec = Spec(f"folder:{folder}", (*shape, channels), 256, len(classes), source=str(folder), license="not stated")
     return spec, {part: _lazy(paths, channels, classes) for part, paths in files.items()}
 
 

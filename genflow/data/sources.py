@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-from genflow.data import arrays, densities, embedded, folder, tfds
+from genflow.data import arrays, densities, embedded, folder, tabular, target, tfds
 from genflow.data.embedded import Source
 from genflow.errors import UserError
 
@@ -23,17 +23,21 @@ def find(config, seed: int) -> Source:
     kind, colon, path = name.partition(":")
     prefixed = {
         "synthetic": lambda: embedded.synthetic(name, config.num_examples),
+        "target": lambda: target.draws(name, config.num_examples, seed),
+        "trajectories": lambda: target.trajectories(name, config.num_examples, seed),
         "array": lambda: arrays.array_file(Path(path).expanduser()),
         "folder": lambda: folder.image_folder(Path(path).expanduser(), bool(config.crop or config.image_size)),
     }
     if colon and not (path and kind in prefixed):
-        raise UserError(f"data.name={name!r}: write array:FILE, folder:DIR or synthetic:HxWxC")
+        raise UserError(f"data.name={name!r}: write array:FILE, folder:DIR, target:NAME or synthetic:HxWxC (or :D)")
     if colon:
         return prefixed[kind]()
     if name in EMBEDDED:
         return EMBEDDED[name]()
     if name in densities.DENSITIES:
         return densities.density(name, config.num_examples, seed)
+    if name in tabular.TABLES:
+        return tabular.table(name, data_dirs(config.data_dir))
     return _by_name(name, config.data_dir)
 
 
@@ -57,7 +61,7 @@ def _by_name(name: str, data_dir: str) -> Source:
 
 
 def _missing(name: str, folders: list[Path]) -> UserError:
-    guess = difflib.get_close_matches(name, [*EMBEDDED, *densities.DENSITIES], n=1)
+    guess = difflib.get_close_matches(name, [*EMBEDDED, *densities.DENSITIES, *tabular.TABLES], n=1)
     hint = f"did you mean {guess[0]!r}? Or " if guess else ""
     searched = ", ".join(map(str, folders))
     return UserError(

@@ -39,7 +39,7 @@ def prepared_set(name: str, folder: Path) -> Source:
     entry = CATALOG.get(name.partition("/")[0])
     origin = (entry.homepage, entry.license) if entry else (builder.info.homepage, _license(builder))
     bins = entry.bins if entry else 256
-    return Spec(name, tuple(features["image"].shape), bins, num_classes, None, *origin), parts
+    return Spec(name, tuple(features["image"].shape), bins, num_classes, source=origin[0], license=origin[1]), parts
 
 
 def _builder(name: str, folder: Path):

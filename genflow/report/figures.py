@@ -43,16 +43,31 @@ def densities(
     panels = {"data": scatter(data, extent), "samples": scatter(samples, extent)}
     if log_density is not None:
         panels["model log-density"] = heat_map(log_density, extent)
+    return Picture(panels, _broken(samples))
+
+
+def projections(data: Float[np.ndarray, "n d"], samples: Float[np.ndarray, "_ d"]) -> Picture:
+    """Draws data beside samples of more than two coordinates: the first two of them, then the last two."""
+    last = data.shape[1] - 1
+    panels = {}
+    for i, j in ((0, 1), (last - 1, last)):
+        _, extent = lattice(data[:, (i, j)])
+        for name, points in (("data", data), ("samples", samples)):
+            panels[f"{name}, x[{i}] and x[{j}]"] = scatter(points[:, (i, j)], extent, (i, j))
+    return Picture(panels, _broken(samples))
+
+
+def _broken(samples):
     bad = int((~np.isfinite(samples).all(-1)).sum())
-    return Picture(panels, f"Samples that are not finite, not drawn: {bad:,} of {len(samples):,}." if bad else "")
+    return f"Samples that are not finite, not drawn: {bad:,} of {len(samples):,}." if bad else ""
 
 
-def scatter(points: Float[np.ndarray, "n 2"], extent: Extent) -> Figure:
+def scatter(points: Float[np.ndarray, "n 2"], extent: Extent, coordinates: tuple[int, int] = (0, 1)) -> Figure:
     """Draws the first MAX_SCATTER points; what is not finite leaves no mark."""
     with style():
         a = axes(**PANEL)
         a.scatter(*points[:MAX_SCATTER].T, s=2.5, color=POINTS, alpha=0.45, linewidths=0, rasterized=True)
-        _plane(a, extent)
+        _plane(a, extent, coordinates)
     return a.figure
 
 
@@ -73,7 +88,8 @@ def heat_map(log_density: Float[np.ndarray, " m"], extent: Extent) -> Figure:
     return a.figure
 
 
-def _plane(a: Axes, extent: Extent) -> None:
-    a.set(xlim=extent[:2], ylim=extent[2:], aspect="equal", xlabel="x[0]", ylabel="x[1]")
+def _plane(a: Axes, extent: Extent, coordinates: tuple[int, int] = (0, 1)) -> None:
+    names = {f"{side}label": f"x[{i}]" for side, i in zip("xy", coordinates, strict=True)}
+    a.set(xlim=extent[:2], ylim=extent[2:], aspect="equal", **names)
     a.xaxis.set_major_locator(MaxNLocator(4))
     a.yaxis.set_major_locator(MaxNLocator(4))

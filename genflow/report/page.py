@@ -56,6 +56,7 @@ def render(workdir: Path, record: Mapping, curves: Sequence[Mapping], pictures: 
         *sections.alerts(record, baselines),
         sections.facts(record),
         learning_curves(record, curves, baselines),
+        sections.diagnostics(record),
         *(picture_section(caption, picture, encode) for caption, picture in pictures.items()),
         sections.configuration(_config(workdir), record.get("config_hash", "")),
         sections.timings(record),

@@ -137,6 +137,17 @@ def _fact(name: str, value: str, remark: str) -> Markup:
     return element("div", element("dt", name), element("dd", value, small))
 
 
+def diagnostics(record: Mapping) -> Markup:
+    """Returns what the model's importance weights against its target say."""
+    lines = {d["name"]: _with_error(d) for d in record.get("diagnostics") or ()}
+    return section("Importance weights against the target", pairs(lines) if lines else "")
+
+
+def _with_error(line: Mapping) -> str:
+    error = line.get("standard_error")
+    return number(line["value"], decimals(error)) + (f" ± {number(error, decimals(error))}" if error else "")
+
+
 def configuration(config: Mapping, config_hash: str) -> Markup:
     """Returns the resolved configuration, folded to one line until it is opened."""
     if not config:

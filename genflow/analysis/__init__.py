@@ -1,0 +1,1 @@
+"""What is done with a trained density; each analysis works on any model that has what it needs."""
