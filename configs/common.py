@@ -17,7 +17,7 @@ CHOICES = {
     "eval.select": ("best", "last"),
     "compute.matmul_precision": ("float32", "tensorfloat32", "bfloat16", "default"),
     "model.memory": ("store", "remat", "invert"),
-    "model.coupling": ("affine", "additive"),
+    "model.coupling": ("affine", "additive", "spline"),
 }
 # Fields that must be above zero; every other number must be finite and not negative (but see SIGNED).
 POSITIVE = (
@@ -29,6 +29,7 @@ POSITIVE = (
     "train.num_steps",
     "train.steps_per_call",
     "train.max_skipped",
+    "eval.importance_samples",
     "eval.num_repeats",
     "sharding.model",
     "checkpoint.keep",
@@ -113,6 +114,7 @@ def base() -> ConfigDict:
     c.eval.batch_size = 256  # examples a batch
     c.eval.max_examples = 0  # of each part; 0: all
     c.eval.num_repeats = 1  # independent noise draws averaged for each example (dequantization, latent samples)
+    c.eval.importance_samples = 1  # draws in the log-mean-exp of each repeat: a tighter bound; memory does not grow
     c.eval.select = "best"  # best (lowest validation loss) or last: the checkpoint that is scored and sampled
     c.eval.baselines = True  # score uniform, independent-pixel and Gaussian baselines on the same split
 
@@ -155,6 +157,7 @@ def debug(c: ConfigDict, data: str = "", **model) -> ConfigDict:
     c.eval.batch_size = 8
     c.eval.max_examples = 16
     c.eval.num_repeats = 1
+    c.eval.importance_samples = min(c.eval.importance_samples, 2)
     c.sample.num = 4
     c.sample.temperatures = (0.7, 1.0)
     c.checkpoint.every = 2

@@ -19,6 +19,7 @@ def get_config(arg=""):
     c.data.batch_size = 128
     c.data.augment = "flip"
     c.model.update(name="glow", levels=4, depth=32, width=512, coupling="affine", memory="remat", gaussianize=False)
+    c.model.conditional = False
     c.optimizer.name = "adamax"
     c.optimizer.learning_rate = 1e-3
     c.optimizer.b2 = 1 - 128 / 50_000

@@ -20,6 +20,7 @@ def get_config(arg=""):
     c.data.augment = "shift"
     c.data.shift_pixels = 3
     c.model.update(name="glow", levels=3, depth=32, width=512, coupling="affine", memory="store", gaussianize=False)
+    c.model.conditional = False
     c.optimizer.name = "adamax"
     c.optimizer.learning_rate = 1e-3
     c.optimizer.b2 = 1 - 512 / 50_000

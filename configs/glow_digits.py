@@ -13,6 +13,7 @@ def get_config(arg=""):
     c.data.name = "digits"
     c.data.batch_size = 128
     c.model.update(name="glow", levels=2, depth=6, width=48, coupling="affine", memory="store", gaussianize=True)
+    c.model.conditional = False
     c.optimizer.learning_rate = 2e-3
     c.optimizer.weight_decay = 10.0
     c.optimizer.warmup_steps = 100

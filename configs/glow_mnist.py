@@ -13,6 +13,7 @@ def get_config(arg=""):
     c.data.name = "mnist"
     c.data.batch_size = 256
     c.model.update(name="glow", levels=2, depth=32, width=256, coupling="affine", memory="store", gaussianize=False)
+    c.model.conditional = False
     c.optimizer.name = "adamax"
     c.optimizer.learning_rate = 1e-3
     c.optimizer.warmup_steps = 1_950  # 10 epochs of 50,000

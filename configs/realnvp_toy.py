@@ -12,7 +12,7 @@ def get_config(arg=""):
     c = common.base()
     c.data.name = "moons"
     c.data.batch_size = 512
-    c.model.update(name="coupling_flow", depth=16, widths=(64, 64), memory="store")
+    c.model.update(name="coupling_flow", depth=16, widths=(64, 64), memory="store", conditional=False)
     c.optimizer.learning_rate = 2e-3
     c.optimizer.schedule = "cosine"
     c.optimizer.warmup_steps = 100

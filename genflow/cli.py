@@ -24,14 +24,17 @@ flags.DEFINE_string("config", DEFAULT_CONFIG, "FILE.py or FILE.py:debug; --confi
 flags.DEFINE_enum("mode", "train", ("train", "eval", "sample"), "train a run, or score or sample one from its folder")
 flags.DEFINE_string("workdir", "", "the run folder; training without it writes under runs/")
 flags.DEFINE_integer("num", 64, "sample: how many", lower_bound=1, upper_bound=LARGEST)
-flags.DEFINE_float("temperature", 1.0, "sample: scale of the latent noise", lower_bound=0.0)
+flags.DEFINE_string(
+    "temperature", "1.0", "sample: scale of the latent noise; 0.7,0.8,1 for a flow of 3 levels, the coarsest first"
+)
+flags.DEFINE_integer("label", None, "sample: the class, of a model with conditional=True; every class in turn without")
 flags.DEFINE_integer("seed", 0, "eval, sample: of the noise that this call draws", lower_bound=0, upper_bound=LARGEST)
 flags.DEFINE_string("coordinator", "", "several hosts: HOST:PORT of process 0, or auto on Cloud TPU, SLURM, Open MPI")
 flags.DEFINE_integer("num_processes", 1, "several hosts: how many, unless auto", lower_bound=1)
 flags.DEFINE_integer("process_id", 0, "several hosts: which one this is, unless auto", lower_bound=0)
 flags.DEFINE_bool("list_configs", False, "print a table of the experiments and exit")
 OURS = (
-    *("config", "mode", "workdir", "num", "temperature", "seed"),
+    *("config", "mode", "workdir", "num", "temperature", "label", "seed"),
     *("coordinator", "num_processes", "process_id", "list_configs"),
 )
 TRAINING = {"num": "sample.num", "temperature": "sample.temperatures", "seed": "seed"}  # what training reads instead
@@ -67,9 +70,26 @@ def _parse_flags(words):
         raise UserError(f"unknown flag --{shown(error.flagname)}; {_flag_hint(error.flagname)}") from error
     except flags.Error as error:
         raise UserError(shown(error, 200)) from error
-    if not math.isfinite(FLAGS.temperature):
-        raise UserError(f"flag --temperature={FLAGS.temperature}: must be finite")
+    temperature()
     return stray
+
+
+def temperature() -> float | tuple[float, ...]:
+    """The flag's value: one number, or one for each latent level.
+
+    Raises:
+      UserError: not numbers, or not finite, or negative.
+    """
+    text = FLAGS.temperature
+    try:
+        values = tuple(float(word) for word in text.split(","))
+    except ValueError as error:
+        raise UserError(f"flag --temperature={shown(text)}: expected a number, or one for each level: 0.7,1") from error
+    if not all(map(math.isfinite, values)):
+        raise UserError(f"flag --temperature={shown(text)}: must be finite")
+    if min(values) < 0:
+        raise UserError(f"flag --temperature={shown(text)}: must not be negative")
+    return values if len(values) > 1 else values[0]
 
 
 def _flag_hint(word):
@@ -140,7 +160,7 @@ def find_config(name: str) -> tuple[pathlib.Path, str]:
 
 def config_files() -> list[pathlib.Path]:
     """The experiments of configs/, sorted."""
-    return sorted(p for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "common"))
+    return sorted(p for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "common", "uci"))
 
 
 def _common():

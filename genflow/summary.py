@@ -4,6 +4,7 @@ import datetime
 import json
 import math
 import pathlib
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from jaxtyping import PyTree
 
 from genflow import provenance
 from genflow import workdir as folders
+from genflow.analysis import importance
 from genflow.checkpoint import digest, restore
 from genflow.core import Params
 from genflow.data.transforms import binarize
@@ -74,9 +76,10 @@ def finish(experiment: Experiment, workdir: pathlib.Path, output: pathlib.Path, 
     with watch.measure("eval"):
         scores = part_scores(trained, experiment.config.seed)
         references = baseline_scores(experiment) if experiment.config.eval.baselines else {}
+        diagnostics = target_diagnostics(trained)
     with watch.measure("samples"):
         pictures, broken = draw(trained, output)
-    record = make_record(trained, scores, references, broken, watch.seconds)
+    record = make_record(trained, scores, references, broken, watch.seconds) | {"diagnostics": diagnostics}
     folders.write_text(output / "record.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
     with watch.measure("report"):
         write_report(output, record, read_rows(output), pictures)
@@ -99,7 +102,16 @@ def part_score(experiment: Experiment, model, params, state, part: str, seed: in
     key = jax.random.fold_in(jax.random.key(seed), EVAL_STREAM)
     dataset, place = experiment.evaluation[part], place_batch(experiment)
     values = log_probs(
-        model, params, state, dataset, key, config.batch_size, config.num_repeats, config.max_examples, place
+        model,
+        params,
+        state,
+        dataset,
+        key,
+        config.batch_size,
+        config.num_repeats,
+        config.max_examples,
+        place,
+        config.importance_samples,
     )
     try:
         return score(experiment.spec, values, part)
@@ -120,6 +132,14 @@ def baseline_scores(experiment: Experiment) -> dict[str, Score]:
     return scores
 
 
+def target_diagnostics(trained: Trained) -> list[dict]:
+    """What importance weights say of a model that has a target; empty for any other."""
+    experiment = trained.experiment
+    key = jax.random.fold_in(jax.random.key(experiment.config.seed), EVAL_STREAM)
+    figures = importance.diagnostics(experiment.model, trained.params, trained.state, key)
+    return [_line(name, Score(value, error, importance.NUM_WEIGHTS)) for name, (value, error) in figures.items()]
+
+
 def draw(trained: Trained, workdir: pathlib.Path) -> tuple[dict, int]:
     """Sample sheets (also as PNG files), temperature rows, reconstructions; and how many samples are not finite."""
     if len(trained.experiment.spec.shape) == 1:
@@ -131,36 +151,41 @@ def draw(trained: Trained, workdir: pathlib.Path) -> tuple[dict, int]:
     _write_png(workdir, f"step_{trained.step:08d}", images.sheet(sheet, spec.bins))
     for temperature, row in rows.items():
         _write_png(workdir, f"temperature_{temperature:g}", images.sheet(row, spec.bins, PICTURE_EXAMPLES))
-    real = experiment.evaluation["test"].fetch(np.arange(min(len(sheet), experiment.evaluation["test"].num)))["x"]
+    test = experiment.evaluation["test"].fetch(np.arange(min(len(sheet), experiment.evaluation["test"].num)))
     pictures = {"Samples by temperature": images.temperatures(rows, spec.bins)} if rows else {}
     pictures |= {
         "Samples": images.samples(sheet, spec.bins),
-        "Test images": images.samples(real, spec.bins),
+        "Test images": images.samples(test["x"], spec.bins),
     }
     if experiment.model.encode is not None:
-        original = real[:PICTURE_EXAMPLES]
-        back = round_trip(experiment.model, trained.params, trained.state, {"x": original})
-        pictures["Reconstructions"] = images.reconstructions(original, back, spec.bins)
+        first = {name: a[:PICTURE_EXAMPLES] for name, a in test.items()}
+        back = round_trip(experiment.model, trained.params, trained.state, first)
+        pictures["Reconstructions"] = images.reconstructions(first["x"], back, spec.bins)
     return pictures, nonfinite(sheet)
 
 
 def _draw_points(trained, workdir):
     experiment, model = trained.experiment, trained.experiment.model
-    if experiment.spec.dims != 2:
+    if experiment.spec.dims < 2:
         return {}, 0
     key = jax.random.key(experiment.config.seed)
     test = experiment.evaluation["test"]
     points = sampler(model, trained.params, trained.state, SCATTER_EXAMPLES)(key)
     real = test.fetch(np.arange(min(test.num, SCATTER_EXAMPLES)))["x"]
-    grid, _ = figures.lattice(real)
-    log_density = None
-    if model.log_prob is not None:
-        evaluate = jax.jit(model.log_prob)
-        log_density = np.asarray(evaluate(trained.params, trained.state, None, {"x": grid.astype(np.float32)}))
-    picture = figures.densities(real, points, log_density)
-    for label, figure in picture.rows.items():
-        _write_png(workdir, f"step_{trained.step:08d}_{label.replace(' ', '_')}", figure)
-    return {"Densities": picture}, nonfinite(points)
+    if experiment.spec.dims == 2:
+        pictures = {"Densities": figures.densities(real, points, _log_density(trained, real))}
+    else:
+        pictures = {"Projections": figures.projections(real, points)}
+    for label, figure in (row for picture in pictures.values() for row in picture.rows.items()):
+        _write_png(workdir, f"step_{trained.step:08d}_{re.sub('[^a-z0-9]+', '_', label).strip('_')}", figure)
+    return pictures, nonfinite(points)
+
+
+def _log_density(trained, real):
+    model, (grid, _) = trained.experiment.model, figures.lattice(real)
+    if model.log_prob is None:
+        return None
+    return np.asarray(jax.jit(model.log_prob)(trained.params, trained.state, None, {"x": grid}))
 
 
 def write_sheet(experiment: Experiment, workdir: pathlib.Path, params, state, step: int) -> None:
@@ -202,6 +227,7 @@ def make_record(
         "validation": _line("validation", scores["validation"]) if "validation" in scores else None,
         "steps": trained.last_step,
         "best_step": trained.step,
+        "importance_samples": config.eval.importance_samples,
         "seed": config.seed,
         "git_revision": provenance.git_revision(),
         "versions": provenance.versions(),
@@ -243,9 +269,11 @@ def table(record: Mapping, workdir: pathlib.Path) -> str:
         f"{record['split']} {record['unit']} on {record['num_examples']} examples ({record['data']}), lower is better"
     ]
     lines += [
-        f"  {name:<32}{_figure(value, error, mark if i == len(rows) - 1 else '')}"
+        f"  {name:<40}{_figure(value, error, mark if i == len(rows) - 1 else '')}"
         for i, (name, value, error) in enumerate(rows)
     ]
+    known = [d for d in record["diagnostics"] if d["value"] is not None]
+    lines += [f"  {d['name']:<40}{_figure(d['value'], d['standard_error'])}" for d in known]
     return "\n".join([*lines, *paths(record, workdir)])
 
 

@@ -39,13 +39,24 @@ def evaluate_run(workdir: str, seed: int = 0) -> dict:
     return result
 
 
-def sample_run(workdir: str, num: int = 64, temperature: float = 1.0, seed: int = 0) -> np.ndarray:
-    """Draws from the chosen checkpoint; writes samples/*.npy and, for images, a PNG sheet."""
+def sample_run(
+    workdir: str, num: int = 64, temperature: float | tuple[float, ...] = 1.0, seed: int = 0, label: int | None = None
+) -> np.ndarray:
+    """Draws from the chosen checkpoint; writes samples/*.npy and, for images, a PNG sheet.
+
+    Args:
+      temperature: of the latents: one number, or one for each level of a multi-scale flow, the coarsest first.
+      label: class of all samples, for a conditional model.
+    """
     path = pathlib.Path(workdir).expanduser().resolve()
     trained = load_trained(path)
     experiment = trained.experiment
-    drawn = sampler(experiment.model, trained.params, trained.state, num)(jax.random.key(seed), temperature)
-    stem = path / "samples" / f"num_{num}_temperature_{temperature:g}_seed_{seed}"
+    cond = _class_of(experiment, num, label)
+    try:
+        drawn = sampler(experiment.model, trained.params, trained.state, num, cond)(jax.random.key(seed), temperature)
+    except ValueError as error:
+        raise UserError(f"--temperature: {error}") from error
+    stem = path / "samples" / _stem(num, temperature, seed, label)
     stem.parent.mkdir(exist_ok=True)
     np.save(f"{stem}.npy", drawn)
     written = [f"{stem}.npy"]
@@ -56,3 +67,19 @@ def sample_run(workdir: str, num: int = 64, temperature: float = 1.0, seed: int 
         print(f"WARNING: {broken} of {num} samples are not finite; they are magenta in the sheet")
     print(*(f"written to  {name}" for name in written), sep="\n")
     return drawn
+
+
+def _class_of(experiment, num, label):
+    if label is None:
+        return None
+    classes = experiment.spec.num_classes if getattr(experiment.config.model, "conditional", False) else 0
+    if not 0 <= label < classes:
+        wanted = f"0 .. {classes - 1}" if classes else "a run with config.model.conditional=True on data with labels"
+        raise UserError(f"--label={label}: wanted {wanted}")
+    return {"label": np.full(num, label, np.int32)}
+
+
+def _stem(num, temperature, seed, label):
+    scales = temperature if isinstance(temperature, tuple) else (temperature,)
+    stem = f"num_{num}_temperature_{'_'.join(f'{t:g}' for t in scales)}_seed_{seed}"
+    return stem if label is None else f"{stem}_label_{label}"

@@ -7,11 +7,15 @@ import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 
-from genflow.benchmark import core_suite
+from genflow import bijectors as bj
+from genflow.benchmark import core_suite, flows_suite, numerics
 from genflow.benchmark.turns import Contestant, Score, take_turns
+from genflow.core import Spec
 from genflow.errors import UserError
+from genflow.models.flow import flow
 
 
 def contestant(name, body):
@@ -58,6 +62,11 @@ def test_the_ratio_is_paired_by_turn():
     assert ours.median == 10.0
 
 
+def test_the_ratio_of_processor_times_has_a_clock_of_its_own():
+    ours, theirs = (Score(name, {}, [[1.0]], [[cpu]], 0) for name, cpu in (("ours", 1.0), ("theirs", 4.0)))
+    assert (ours.ratio(theirs), ours.ratio(theirs, "cpu")) == (1.0, 0.25)
+
+
 def test_a_peer_that_is_absent_is_left_out_and_said_so(tmp_path):
     broken = tmp_path / "python"
     broken.write_text("#!/bin/sh\necho Traceback >&2\necho No module named torch >&2\nexit 1\n")
@@ -100,3 +109,98 @@ def test_a_wrong_word_stops_at_once(word):
     done = subprocess.run(command, env=os.environ | core_suite.ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 2
     assert word.split("=")[-1].split(",")[-1] in done.stderr.splitlines()[-1]
+
+
+def test_a_pinned_contestant_sees_its_cores_alone(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import json, os, sys\nfrom genflow.benchmark.turns import serve\n"
+        "serve({'cores': len(os.sched_getaffinity(0)), 'words': sys.argv[1:], 'name': __name__}, lambda: 0)\n"
+    )
+    command = [sys.executable, "-m", "genflow.benchmark.pinned"]
+    found = [Contestant(cores, [*command, cores, str(program), "{}"], core_suite.ENVIRONMENT) for cores in ("1", "0")]
+    one, every = (score.facts for score in take_turns(found, rounds=1, steps=1))
+    assert one == {"cores": 1, "words": ["{}"], "name": "__main__"}
+    assert every["cores"] == len(os.sched_getaffinity(0))
+
+
+def test_each_peer_of_the_flows_is_left_out_for_its_own_reason(tmp_path):
+    assert list(flows_suite.missing_peers("")) == list(flows_suite.PEERS)
+    assert "No such file" in flows_suite.missing_peers(str(tmp_path / "none"))["zuko"]
+    python = tmp_path / "python"
+    for script, expected in (("echo '[\"zuko\"]'", {"zuko"}), ("exit 1", set(flows_suite.PEERS))):
+        python.write_text(f"#!/bin/sh\n{script}\n")
+        python.chmod(0o755)
+        assert set(flows_suite.missing_peers(str(python))) == expected
+    names = {
+        work: [c.name for c in flows_suite.contestants(flows_suite.WORKS[work], {}, ["zuko", "nflows"], "python")]
+        for work in ("maf_train", "maf_sample")
+    }
+    assert names == {"maf_train": ["genflow", "zuko", "nflows"], "maf_sample": ["genflow", "zuko"]}
+
+
+def test_growth_leaves_out_the_gradients_of_the_parameters(capsys):
+    def row(name, width, depth, megabytes):
+        times = {"first s": float(depth), "CPU s": 2.0 * depth}
+        return {"contestant": name, "width": width, "K": depth, "temp MB": megabytes, **times} | {
+            "parameter_bytes": 1e6 * depth
+        }
+
+    rows = [row("a", 4, 2, 12.0), row("peer", 4, 2, None), row("a", 4, 8, 23.0), row("a", 9, 8, 99.0)]
+    sizes = flows_suite.QUICK._replace(depths=(2, 8), widths=(4, 9))
+    (found,) = flows_suite.growth(sizes, rows)
+    assert (found["MB before"], found["MB after"], found["MB ratio"]) == (10.0, 15.0, 1.5)
+    assert (found["first s ratio"], found["first CPU s ratio"]) == (4.0, 4.0)
+    assert "from K=2 to K=8, width 4" in capsys.readouterr().out
+    assert flows_suite.growth(sizes._replace(depths=(8,)), rows) == []
+
+
+def test_numerics_find_small_errors_and_count_what_is_not_finite():
+    sizes = numerics.SIZES["quick"]._replace(sections=tuple(numerics.SECTIONS))
+    found = {row["quantity"]: row["figure"] for row in numerics.rows(sizes)}
+    assert all(figure == 0 for name, figure in found.items() if "non-finite" in name)
+    errors = [figure for name, figure in found.items() if "non-finite" not in name and "deviation" not in name]
+    assert len(errors) == 11
+    assert 0 < max(errors) < 1e-4
+    assert 0 < found["Glow of 2 steps at initialization: round trip of x in float64"] < 1e-12
+    assert np.isnan(numerics.relative(np.array([np.nan, 1.0]), np.ones(2)))
+    assert numerics.non_finite(np.array([1.0, np.inf, 0.0]), np.array([np.nan, 1.0, 0.0])) == 2
+
+
+def test_the_log_det_of_a_model_is_that_of_its_flow_alone():
+    model = flow(Spec("noise", (3,), None), bj.shift_scale())
+    x, params = np.ones((2, 3), np.float32), {"model": {"noise": {}, "flow": {"raw": np.full((3, 2), 0.5, np.float32)}}}
+    z, log_det, back = numerics.there_and_back(model, params, {}, x)
+    np.testing.assert_allclose(z, np.full((2, 3), 1.5 * np.exp(0.5)), rtol=1e-6)
+    np.testing.assert_allclose(log_det, 1.5, rtol=1e-5)
+    np.testing.assert_allclose(back, x, rtol=1e-6)
+
+
+def test_the_flows_suite_prints_a_table_and_writes_every_figure(tmp_path):
+    out = tmp_path / "figures.json"
+    words = ["--suite=flows", "--quick", "--parts=maf_sample", "--peer_python=", f"--json={out}"]
+    done = benchmark(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+    (row,) = json.loads(out.read_text())["works"]
+    assert {name for name in flows_suite.COLUMNS if row[name] is None} == {"/ peer", "CPU / peer"}
+    assert 0 < row["best"] <= row["ms"]
+    for text in ("MAF sampling on two cores: 20 rows", "flowjax is left out", "zuko is left out", f"to {out}"):
+        assert text in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--suite=flows", "--width=3"], "error: --width is not for --suite=flows"),
+        (["--suite=flows", "--parts=glow,x"], "error: parts x: expected some of glow, maf_train"),
+    ],
+)
+def test_a_word_of_another_suite_is_named(words, message):
+    done = benchmark(*words)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+
+
+def benchmark(*words):
+    command = [sys.executable, str(core_suite.ROOT / "scripts/benchmark.py"), *words]
+    return subprocess.run(command, env=os.environ | core_suite.ENVIRONMENT, capture_output=True, text=True)

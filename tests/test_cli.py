@@ -55,7 +55,7 @@ KEYS = {
     "--config.learning_rate=3": "--config.learning_rate: no such field; did you mean --config.optimizer.learning_rate?",
     "--config.lr=3": "--config.lr: no such field; did you mean --config.optimizer.learning_rate?",
     "--config.train.optimizer.seed=3": "did you mean --config.seed?",
-    "--config.model.colour=red": "--config.model.colour: no such field; config.model has coupling, depth, gaussianize,",
+    "--config.model.colour=red": "--config.model.colour: no such field; config.model has conditional, coupling, depth,",
     "--config.zzz=3": "--config.zzz: no such field; see --help",
     "--config.=3": "--config.: no such field",
     "--config.seed.x=3": "--config.seed.x: no such field",
@@ -162,6 +162,8 @@ def test_refused_word(word, message, empty_folder):
         ("--mode=sample", "--workdir=x", "--seed=-1"): "flag --seed=-1: -1 is not an integer in the range [0,",
         ("--mode=sample", "--workdir=x", "--temperature=-1"): "flag --temperature=-1",
         ("--mode=sample", "--workdir=x", "--temperature=nan"): "flag --temperature=nan: must be finite",
+        ("--mode=sample", "--workdir=x", "--temperature=1,hot"): "flag --temperature=1,hot: expected a number, or one",
+        ("--mode=sample", "--workdir=x", "--temperature="): "flag --temperature=: expected a number, or one",
         ("--mode=sample", "--workdir=x", "--temperature=inf"): "flag --temperature=inf: must be finite",
         ("--config.eval.baselines", "--mode=eval"): "--config.eval.baselines needs a value",
         ("--config.seed=x", "--config.seed=y"): "--config.seed=y: expected an integer",
@@ -314,7 +316,7 @@ def test_docstring_fills_name_paper_and_expectation(empty_folder):
 def test_parsing_again_starts_from_the_defaults(empty_folder):
     (empty_folder / "config.json").write_text("{}")
     assert parse("--mode=sample", "--workdir=.", "--num=3", "--temperature=0.5", "--seed=4") is None
-    assert (cli.FLAGS.mode, cli.FLAGS.num, cli.FLAGS.temperature, cli.FLAGS.seed) == ("sample", 3, 0.5, 4)
+    assert (cli.FLAGS.mode, cli.FLAGS.num, cli.temperature(), cli.FLAGS.seed) == ("sample", 3, 0.5, 4)
     refusal("--mode=sample", "--zzz")
     assert parse(VAE).model.name == "vae"
     assert parse().name == "glow_digits"

@@ -8,11 +8,12 @@ import pytest
 from genflow import bijectors as bj
 from genflow.core import Model, Spec
 from genflow.data.dataset import in_memory
-from genflow.dequantize import center, continuous, dequantizer, uniform
+from genflow.dequantize import center, continuous, dequantizer, uniform, variational
 from genflow.distributions import discretized_logistic_log_prob, normal_kl, normal_log_prob, standard_normal_sample
 from genflow.evaluate import batches, in_unit, log_probs, nonfinite, score, unit
 from genflow.models.baseline import baselines, gaussian, independent_pixels, uniform_bins
 from genflow.models.flow import flow
+from genflow.networks import mlp
 
 BINS = [2, 17, 32, 256]
 
@@ -113,6 +114,39 @@ def test_continuous_data_pass_unchanged():
     np.testing.assert_array_equal(log_weight, [0.0])
     np.testing.assert_array_equal(center(x, Spec("c", (2,), None)), x)
     np.testing.assert_allclose(center(jnp.array([0, 255], jnp.uint8), spec_of(256)), [-1.0, 1.0])
+
+
+def learned_noise(bins):
+    """A variational dequantizer of pairs, noise depending on the values; wide noise, for weights of low variance."""
+    coupling = bj.coupling(bj.affine(lambda raw: 0.7 + 0.1 * jnp.tanh(raw)), mlp((8,)))
+    return variational(bins, bj.chain(coupling, bj.flip(), coupling), mlp((8,))(3))
+
+
+@pytest.mark.parametrize("noise", [uniform(4), learned_noise(4)], ids=["uniform", "variational"])
+def test_importance_samples_close_the_gap_of_dequantization(noise):
+    """P(x) = int_bin N(y) dy under the identity flow, in closed form."""
+    spec = Spec("pairs", (2,), 4)
+    x = np.array([[a, b] for a in range(4) for b in range(4)], np.uint8)
+    edges = np.asarray(jax.scipy.stats.norm.cdf(np.arange(5) / 4 - 0.5), np.float64)
+    exact = np.log(np.diff(edges))[x].sum(1)
+    model = flow(spec, bj.identity(), noise)
+    params, _ = model.init(jax.random.key(0), {"x": x})
+    data, key = in_memory(x), jax.random.key(1)
+    one = log_probs(model, params, {}, data, key, 16, num_repeats=200)
+    many = log_probs(model, params, {}, data, key, 16, importance_samples=20_000)
+    assert (one < exact + 0.02).all()
+    np.testing.assert_allclose(many, exact, atol=0.03)
+
+
+def test_variational_noise_stays_in_its_bin_and_has_a_middle():
+    values = jnp.arange(256, dtype=jnp.uint8).reshape(128, 2)
+    noise = learned_noise(256)
+    params, _ = noise.init(jax.random.key(0), values)
+    wild = jax.tree.map(lambda a: 30 * a + 3, params)
+    y, log_weight = noise.forward(wild, values, None, jax.random.key(1))
+    np.testing.assert_array_equal(noise.inverse(y), values)
+    assert np.isfinite(np.asarray(log_weight)).all()
+    np.testing.assert_array_equal(noise.forward(params, values)[0], noise.forward(params, values)[0])
 
 
 def test_units():

@@ -17,13 +17,14 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Imports go down this list only: a room may use the rooms of earlier lines, and itself.
 LAYERS = (
     ("core", "errors"),
-    ("distributions", "failpoints", "networks", "provenance", "schema", "workdir"),
+    ("distributions", "failpoints", "networks", "provenance", "schema", "targets", "workdir"),
     ("bijectors", "dequantize", "hosts", "leaves"),
     ("models",),
     ("checkpoint", "data", "evaluate", "metrics", "optimizers", "report", "samplers"),
     ("sharding", "step"),
     ("experiment",),
-    ("analysis", "summary"),
+    ("analysis",),
+    ("summary",),
     ("train", "use"),
     ("cli",),
     ("benchmark", "ledger"),
@@ -32,6 +33,7 @@ RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 CONFIGURED = ("cli", "experiment", "ledger", "schema", "train", "workdir")
 # Package -> the only modules that may import it; modules are named by prefix.
 OWNERS = {
+    "diffrax": ("genflow.bijectors.continuous",),
     "flax": ("genflow.networks",),
     "absl": ("main", "genflow.cli"),
     "ml_collections": ("configs", *(f"genflow.{module}" for module in CONFIGURED)),
@@ -39,9 +41,10 @@ OWNERS = {
     "orbax": ("genflow.checkpoint",),
     "tensorboardX": ("genflow.metrics",),
     "matplotlib": ("genflow.report",),
-    "optax": ("genflow.optimizers", "genflow.step"),
+    "optax": ("genflow.optimizers", "genflow.step", "scripts.peers"),
     "configs": ("main", "configs", "genflow.cli"),
-    "torch": ("scripts.peers",),  # rivals of the benchmark, each in an environment of its own
+    # Rivals of the benchmark, each in an environment of its own.
+    **dict.fromkeys(("equinox", "flowjax", "nflows", "normflows", "torch", "zuko"), ("scripts.peers",)),
     **dict.fromkeys(("tensorflow", "pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "yaml")),
 }
 NEVER = {

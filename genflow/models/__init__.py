@@ -5,10 +5,34 @@ from collections.abc import Mapping
 
 from genflow.core import Model, Spec
 from genflow.errors import UserError
-from genflow.models.flow import coupling_flow, glow
+from genflow.models.autoregressive_flow import maf, nsf
+from genflow.models.boltzmann import boltzmann
+from genflow.models.ffjord import ffjord, ffjord_mlp
+from genflow.models.flowpp import flowpp
+from genflow.models.glow import glow
+from genflow.models.nice import nice
+from genflow.models.realnvp import coupling_flow, realnvp
+from genflow.models.residual_flow import residual_flow, residual_mlp_flow
+from genflow.models.transformer_flow import jet, tarflow
 from genflow.models.vae import vae
 
-MODELS = {"coupling_flow": coupling_flow, "glow": glow, "vae": vae}
+MODELS = {
+    "boltzmann": boltzmann,
+    "coupling_flow": coupling_flow,
+    "ffjord": ffjord,
+    "ffjord_mlp": ffjord_mlp,
+    "flowpp": flowpp,
+    "glow": glow,
+    "jet": jet,
+    "maf": maf,
+    "nice": nice,
+    "nsf": nsf,
+    "realnvp": realnvp,
+    "residual_flow": residual_flow,
+    "residual_mlp_flow": residual_mlp_flow,
+    "tarflow": tarflow,
+    "vae": vae,
+}
 
 
 def build(section: Mapping, spec: Spec) -> Model:

@@ -1,116 +1,98 @@
-"""Normalizing flows: a bijector, a base density, one loss."""
+"""The normalizing flow as a model: a bijector, a base density, a dequantizer, one loss."""
 
 import jax
 import jax.numpy as jnp
 
-from genflow import bijectors as bj
 from genflow.core import Bijector, Model, Spec
-from genflow.dequantize import dequantizer
-from genflow.distributions import standard_normal_log_prob, standard_normal_sample
-from genflow.networks import glow_conv, mlp, zero_conv
+from genflow.dequantize import Dequantizer, dequantizer
+from genflow.distributions import Base, standard_normal
 
 
-def flow(spec: Spec, bijector: Bijector) -> Model:
-    """Log p(x) = log N(f(x); 0, I) + log |det df/dx| for continuous data; discrete data are dequantized first.
+def flow(
+    spec: Spec,
+    bijector: Bijector,
+    noise: Dequantizer | None = None,
+    base: Base | None = None,
+    conditional: bool = False,
+) -> Model:
+    """Log p(x) = log p(f(x)) + log |det df/dx| for continuous data; discrete data are dequantized first.
 
-    For discrete data log_prob is one draw of the dequantization bound ('lower'), for continuous data it is exact.
+    For discrete data log_prob is one draw of the dequantization bound ('lower'), for continuous data it is exact. The
+    loss hands its key to the bijector, where estimates are stochastic; log_prob does not.
+
+    Args:
+      noise: of discrete data; uniform unless given.
+      base: density of the latents; standard normal unless given.
+      conditional: log p(x | c) with c the label, one-hot, beside the vector 'cond' of the batch, where there are such.
+
+    Raises:
+      ValueError: conditional, but the data have neither labels nor condition vectors.
 
     Reference: Rezende and Mohamed (2015), arXiv:1505.05770; Dinh et al. (2017), arXiv:1605.08803, equation 2.
     """
-    noise = dequantizer(spec)
+    noise = dequantizer(spec) if noise is None else noise
+    base = standard_normal() if base is None else base
+    condition = conditioning(spec, conditional)
 
     def init(key, batch):
         key_noise, key_flow = jax.random.split(key)
-        _, y = noise.init(key_noise, batch["x"])
-        return {"model": bijector.init(key_flow, y)[0]}, {}
+        c = condition(batch)
+        params_noise, y = noise.init(key_noise, batch["x"], c)
+        return {"model": {"noise": params_noise, "flow": bijector.init(key_flow, y, c)[0]}}, {}
 
-    def transform(params, key, x):
-        y, log_weight = noise.forward({}, x, None, key)
-        z, log_det = bijector.forward(params["model"], y)
+    def transform(params, key, key_flow, batch):
+        c = condition(batch)
+        y, log_weight = noise.forward(params["model"]["noise"], batch["x"], c, key)
+        z, log_det = bijector.forward(params["model"]["flow"], y, c, key_flow)
         return z, log_det + log_weight
 
     def log_prob(params, state, key, batch):
-        z, log_det = transform(params, key, batch["x"])
-        return standard_normal_log_prob(z) + log_det
+        z, log_det = transform(params, key, None, batch)
+        return base.log_prob(z) + log_det
 
     def loss(params, state, key, batch):
-        nll = -log_prob(params, state, key, batch).mean()
+        z, log_det = transform(params, key, jax.random.fold_in(key, 0), batch)
+        nll = -(base.log_prob(z) + log_det).mean()
         return nll, (state, {"nll": nll})
 
     def sample(params, state, key, num, cond=None, temperature=1.0):
+        key_cond, key = jax.random.split(key) if conditional else (None, key)
+        cond = draw_condition(spec, key_cond, num) if conditional and cond is None else cond
         example = jax.ShapeDtypeStruct((num, *spec.shape), jnp.uint8 if spec.bins else jnp.float32)
-        shapes = jax.eval_shape(lambda x: transform(params, None, x)[0], example)
-        return decode(params, state, standard_normal_sample(key, shapes, temperature))
+        batch = {"x": example} | (cond or {})
+        shapes = jax.eval_shape(lambda b: transform(params, None, None, b)[0], batch)
+        return decode(params, state, base.sample(key, shapes, temperature), cond)
 
     def encode(params, state, key, batch):
-        return transform(params, key, batch["x"])[0]
+        return transform(params, key, None, batch)[0]
 
     def decode(params, state, z, cond=None):
-        return noise.inverse(bijector.inverse(params["model"], z)[0])
+        return noise.inverse(bijector.inverse(params["model"]["flow"], z, condition(cond or {}))[0])
 
     bound = "exact" if spec.bins is None else "lower"
     return Model(init, {"model": loss}, sample, log_prob, bound, encode, decode)
 
 
-def glow(
-    spec: Spec,
-    levels: int = 3,
-    depth: int = 32,
-    width: int = 512,
-    coupling: str = "affine",
-    memory: str = "store",
-    gaussianize: bool = False,
-) -> Model:
-    """Multi-scale flow of ActNorm, invertible 1x1 convolution and coupling, `depth` times on each of `levels` levels.
+def conditioning(spec: Spec, conditional: bool):
+    """Returns batch -> c [B, num_classes + cond_dims] or None.
 
-    Args:
-      width: hidden channels of the coupling networks.
-      coupling: 'affine' or 'additive'.
-      memory: see `bijectors.repeat`.
-      gaussianize: give every pixel its own learned histogram first (`bijectors.histogram_gaussianization`); for small
-        data sets with few gray levels.
-
-    Reference: Kingma and Dhariwal (2018), Glow, arXiv:1807.03039, figure 2 and table 1.
+    Raises:
+      ValueError: there is nothing to condition on.
     """
-    _check_glow(spec, levels, depth, width, gaussianize)
-    transform = bj.affine(bj.sigmoid_scale) if coupling == "affine" else bj.additive()
-    step = bj.chain(
-        actnorm=bj.actnorm(), conv1x1=bj.conv1x1(), coupling=bj.coupling(transform, glow_conv(width), bj.halves())
-    )
+    if not conditional:
+        return lambda batch: None
+    if not (spec.num_classes or spec.cond_dims):
+        raise ValueError(f"conditional=True, but {spec.name} has neither labels nor condition vectors")
 
-    def level(rest):
-        squeezed = bj.chain(squeeze=bj.squeeze(), steps=bj.repeat(step, depth, memory))
-        if rest is None:
-            return bj.chain(level=squeezed, prior=bj.channel_affine())
-        return bj.chain(level=squeezed, prior=bj.split_prior(zero_conv()), next=bj.factor_out(rest))
+    def condition(batch):
+        parts = [jax.nn.one_hot(batch["label"], spec.num_classes)] if spec.num_classes else []
+        parts += [batch["cond"]] if spec.cond_dims else []
+        return jnp.concatenate(parts, axis=-1)
 
-    bijector = None
-    for _ in range(levels):
-        bijector = level(bijector)
-    if gaussianize:
-        bijector = bj.chain(marginals=bj.histogram_gaussianization(spec.bins), glow=bijector)
-    return flow(spec, bijector)
+    return condition
 
 
-def _check_glow(spec, levels, depth, width, gaussianize):
-    if len(spec.shape) != 3 or (gaussianize and spec.bins is None):
-        raise ValueError(f"models discrete images [height, width, channels]; {spec.name} has shape {spec.shape}")
-    if min(levels, depth, width) < 1:
-        raise ValueError(f"levels={levels}, depth={depth} and width={width} must be above zero")
-    if any(side % 2**levels for side in spec.shape[:2]):
-        raise ValueError(f"levels={levels} halves images of {spec.shape[0]}x{spec.shape[1]} too often; use fewer")
-
-
-def coupling_flow(spec: Spec, depth: int = 8, widths: tuple[int, ...] = (64, 64), memory: str = "store") -> Model:
-    """Flow of ActNorm and tanh-bounded affine couplings on vectors, the order of the dimensions reversed in between.
-
-    Reference: Dinh et al. (2017), Density estimation using Real NVP, arXiv:1605.08803.
-    """
-    if len(spec.shape) != 1 or spec.dims < 2:
-        raise ValueError(f"models vectors of two dimensions or more; {spec.name} has shape {spec.shape}")
-    if min(depth, *widths) < 1:
-        raise ValueError(f"depth={depth} and widths={widths} must be above zero")
-    transform = bj.affine(bj.tanh_scale())
-    network = mlp(widths, zero_last=True)
-    step = bj.chain(actnorm=bj.actnorm(), coupling=bj.coupling(transform, network), flip=bj.flip())
-    return flow(spec, bj.chain(steps=bj.repeat(step, depth, memory), prior=bj.channel_affine()))
+def draw_condition(spec: Spec, key, num: int) -> dict:
+    """Conditions for samples nobody asked conditions for: every class in turn, standard normal vectors."""
+    cond = {"label": jnp.arange(num) % spec.num_classes} if spec.num_classes else {}
+    return cond | ({"cond": jax.random.normal(key, (num, spec.cond_dims))} if spec.cond_dims else {})

@@ -1,0 +1,34 @@
+"""NICE."""
+
+import jax
+
+from genflow import bijectors as bj
+from genflow.core import Model, Spec
+from genflow.distributions import standard_logistic
+from genflow.models.flow import flow
+from genflow.networks import mlp
+
+
+def nice(
+    spec: Spec, depth: int = 4, widths: tuple[int, ...] = (1000,) * 5, memory: str = "store", conditional: bool = False
+) -> Model:
+    """Additive couplings between the even and the odd dimensions, one diagonal scaling, a logistic prior.
+
+    Args:
+      depth: couplings; even, the halves take turns.
+
+    Reference: Dinh et al. (2015), NICE: Non-linear independent components estimation, arXiv:1410.8516, sections 3, 5.1.
+    """
+    if spec.dims < 2 or depth < 2 or depth % 2:
+        raise ValueError(f"depth={depth} must be even and above zero, and events need two dimensions or more")
+    network = mlp(widths, activation=jax.nn.relu, zero_last=True)
+    pair = bj.chain(
+        even=bj.coupling(bj.additive(), network, bj.alternating()),
+        odd=bj.coupling(bj.additive(), network, bj.alternating(swap=True)),
+    )
+    bijector = bj.chain(
+        flatten=bj.flatten(spec.shape),
+        couplings=bj.repeat(pair, depth // 2, memory),
+        scale=bj.channel_affine(),
+    )
+    return flow(spec, bijector, base=standard_logistic(), conditional=conditional)
