@@ -4,12 +4,14 @@ Examples:
     python scripts/benchmark.py --suite=core --json=core.json
     python scripts/benchmark.py --quick
     python scripts/benchmark.py --width=512 --depths=32 --rounds=3
+    python scripts/benchmark.py --suite=flows --parts=maf_train,spline_train
 
-normflows takes part where --peer_python or $GENFLOW_PEER_PYTHON names the Python of an environment that has it:
+The peers take part where --peer_python or $GENFLOW_PEER_PYTHON names the Python of an environment that has them:
     python3.11 -m venv ~/peer && ~/peer/bin/pip install torch==2.13.0 normflows==1.7.3 numpy
+    ~/peer/bin/pip install nflows==0.14 zuko==1.6.0 flowjax==19.1.2  # for --suite=flows
     python scripts/benchmark.py --peer_python=~/peer/bin/python
 
-Columns of the Glow tables:
+Columns of the tables:
 """
 
 import argparse
@@ -18,19 +20,25 @@ import os
 import sys
 from pathlib import Path
 
-from genflow.benchmark import core_suite
+from genflow.benchmark import core_suite, flows_suite
 from genflow.errors import UserError
 
-SUITES = {"core": (core_suite.Sizes(), core_suite.QUICK, core_suite.run)}
+SUITES = {
+    "core": (core_suite.Sizes(), core_suite.QUICK, core_suite.run),
+    "flows": (flows_suite.Sizes(), flows_suite.QUICK, flows_suite.run),
+}
+SIZES = ("parts", "depths", "memory", "width", "widths", "rounds", "steps")
 
 
-def main(words: list[str]) -> None:
+def main(command: list[str]) -> None:
     """Parses the command line, measures, prints the tables and writes the figures."""
-    arguments = parser().parse_args(words)
+    arguments = parser().parse_args(command)
     full, quick, run = SUITES[arguments.suite]
     sizes = quick if arguments.quick else full
-    given = {name: getattr(arguments, name) for name in ("depths", "memory", "width", "rounds", "steps")}
-    sizes = sizes._replace(**{name: value for name, value in given.items() if value is not None})
+    given = {name: getattr(arguments, name) for name in SIZES if getattr(arguments, name) is not None}
+    if strange := [name for name in given if name not in sizes._fields]:
+        raise UserError(f"--{strange[0]} is not for --suite={arguments.suite}")
+    sizes = sizes._replace(**given)
     result = run(sizes, os.path.expanduser(arguments.peer_python))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
@@ -39,13 +47,15 @@ def main(words: list[str]) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    text = __doc__ + "".join(f"    {name:<8} {meaning}\n" for name, meaning in core_suite.COLUMNS.items())
+    text = __doc__ + "".join(f"    {name:<10} {meaning}\n" for name, meaning in flows_suite.COLUMNS.items())
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", choices=SUITES, default="core", help="what to measure")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run?")
-    parser.add_argument("--depths", type=depths, help="K of the Glow steps (8,16,32)")
-    parser.add_argument("--memory", type=lambda text: text.split(","), help="our modes (store,remat,invert)")
-    parser.add_argument("--width", type=positive, help="hidden channels (128)")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, and few parts unless --parts: does it run?")
+    parser.add_argument("--parts", type=words, help=f"of --suite=flows ({','.join(flows_suite.PARTS)})")
+    parser.add_argument("--depths", type=depths, help="K of the Glow steps (core: 8,16,32; flows: 8,32)")
+    parser.add_argument("--memory", type=words, help="our modes (store,remat,invert)")
+    parser.add_argument("--width", type=positive, help="hidden channels, --suite=core (128)")
+    parser.add_argument("--widths", type=depths, help="hidden channels, --suite=flows (128,512)")
     parser.add_argument("--rounds", type=positive, help="turns of every contestant (5)")
     parser.add_argument("--steps", type=positive, help="steps in a turn (4)")
     parser.add_argument("--peer_python", default=os.environ.get("GENFLOW_PEER_PYTHON", ""), help="see above")
@@ -58,6 +68,11 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above zero")
     return int(text)
+
+
+def words(text: str) -> list[str]:
+    """'a,b' as ['a', 'b']."""
+    return text.split(",")
 
 
 def depths(text: str) -> list[int]:

@@ -111,7 +111,7 @@ def glow(sizes: Sizes, depth: int, peer_python: str) -> list[dict]:
     print(table(["contestant", *COLUMNS], cells), flush=True)
     return [
         {"K": depth, "contestant": score.name, **row, "turns": score.wall}
-        | {name: score.facts[name] for name in ("versions", "device")}
+        | {name: score.facts[name] for name in ("parameter_bytes", "versions", "device")}
         for score, row in zip(scores, rows, strict=True)
     ]
 

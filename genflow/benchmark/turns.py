@@ -48,9 +48,13 @@ class Score(NamedTuple):
         """Median CPU seconds of a step, summed over the cores: steadier than wall time on a busy machine."""
         return statistics.median(second for turn in self.cpu for second in turn)
 
-    def ratio(self, other: "Score") -> float:
-        """Wall time over that of another contestant, paired by turn: a change of load falls on both."""
-        pairs = zip(self.wall, other.wall, strict=True)
+    def ratio(self, other: "Score", clock: str = "wall") -> float:
+        """Time over that of another contestant, paired by turn: a change of load falls on both.
+
+        Args:
+          clock: 'wall' or 'cpu'.
+        """
+        pairs = zip(getattr(self, clock), getattr(other, clock), strict=True)
         return statistics.median(statistics.median(own) / statistics.median(theirs) for own, theirs in pairs)
 
 

@@ -29,7 +29,7 @@ def build(levels: int, depth: int, width: int, image: int):
 
 
 def train_step(levels: int, depth: int, width: int, image: int, batch: int, channels_last: bool):
-    """Forward, backward and Adam on one batch of noise; reading the loss waits for the device."""
+    """(step, bytes of parameters): forward, backward and Adam on noise; reading the loss waits for the device."""
     import torch
 
     torch.manual_seed(0)
@@ -47,7 +47,7 @@ def train_step(levels: int, depth: int, width: int, image: int, batch: int, chan
         optimizer.step()
         return loss.item()
 
-    return step
+    return step, sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 def main(sizes: dict) -> None:
@@ -55,10 +55,16 @@ def main(sizes: dict) -> None:
     import normflows
     import torch
 
-    step = train_step(**sizes)
+    step, parameter_bytes = train_step(**sizes)
     versions = {"python": platform.python_version(), "torch": torch.__version__, "normflows": normflows.__version__}
     device = "a GPU" if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
-    facts = {"first_call": timed(step), "temporary_bytes": None, "versions": versions, "device": f"torch on {device}"}
+    facts = {
+        "first_call": timed(step),
+        "temporary_bytes": None,
+        "parameter_bytes": parameter_bytes,
+        "versions": versions,
+        "device": f"torch on {device}",
+    }
     serve(facts, step)
 
 

@@ -1,0 +1,84 @@
+"""What our contestants have in common: a compiled program that runs again and again."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genflow import provenance
+from genflow.benchmark.turns import serve, timed
+from genflow.core import Batch, Model, Params, partition
+from genflow.optimizers import make_optimizers
+from genflow.step import init_state, make_call, make_step
+
+ADAM = {
+    "name": "adam",
+    "learning_rate": 1e-3,
+    "b1": 0.9,
+    "b2": 0.999,
+    "eps": 1e-8,
+    "schedule": "constant",
+    "warmup_steps": 0,
+    "final_scale": 1.0,
+    "clip_norm": 0.0,
+    "weight_decay": 0.0,
+    "decay_pattern": "kernel$",
+    "every": 1,
+    "groups": {},
+}
+
+
+class Evaluation:
+    """A function of fixed arguments; calling it returns when the device is done."""
+
+    def __init__(self, function: Callable, params: Params, *rest):
+        self._jitted, self._args = jax.jit(function), (params, *rest)
+        self.parameter_bytes = _bytes(params)
+
+    def compile(self) -> None:
+        """Traces and compiles for the shapes at hand."""
+        self.compiled = self._jitted.lower(*self._args).compile()
+
+    def __call__(self):
+        """Evaluates once and waits for it."""
+        jax.block_until_ready(self.compiled(*self._args))
+
+
+class TrainStep:
+    """The training step that `main.py` runs, in the loop of several steps that it runs it in, on one fixed batch."""
+
+    def __init__(self, model: Model, batch: Batch):
+        optimizers = make_optimizers(ADAM, list(model.losses), 1)
+        self._state = jax.jit(lambda key, b: init_state(model, optimizers, 0.0, key, b))(jax.random.key(0), batch)
+        self.parameter_bytes = _bytes(self._state.params)
+        step = make_step(model, optimizers, seed=0)
+        call = make_call(step, lambda step, data, entry: data)
+        self._jitted = jax.jit(call, donate_argnums=0)
+        self._rest = (batch, {"row": jnp.zeros(1, jnp.int32)}, np.int32(1))
+
+    def compile(self) -> None:
+        """Traces and compiles for the shapes at hand."""
+        self.compiled = self._jitted.lower(self._state, *self._rest).compile()
+
+    def __call__(self):
+        """Takes one step and waits for it."""
+        self._state, metrics = self.compiled(self._state, *self._rest)
+        jax.block_until_ready((self._state, metrics))
+
+
+def _bytes(params):
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(partition(params)[0]))
+
+
+def compete(program: Evaluation | TrainStep) -> None:
+    """Compiles, runs once and serves."""
+    compile_time, first = timed(program.compile), timed(program)
+    facts = {
+        "first_call": [a + b for a, b in zip(compile_time, first, strict=True)],
+        "temporary_bytes": program.compiled.memory_analysis().temp_size_in_bytes,
+        "parameter_bytes": program.parameter_bytes,
+        "versions": provenance.versions(),
+        "device": f"JAX on {provenance.hardware()}",
+    }
+    serve(facts, program)
