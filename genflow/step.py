@@ -54,10 +54,15 @@ def make_step(
             gradient = accumulated_gradient(model.losses[group], group, accumulate)
             grads, state, group_metrics = gradient(new.params, new.state, jax.random.fold_in(key, i), batch)
             finite &= jnp.isfinite(group_metrics["loss"]) & jnp.isfinite(group_metrics["grad_norm"])
-            new = _apply(new, group, optimizers[group], grads, state)
             metrics |= _prefixed(group_metrics, group, len(model.losses))
-        new = _average(new, ema_decay)
-        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, train_state)
+            if i + 1 < len(model.losses):
+                new = _apply(new, group, optimizers[group], grads, state)
+
+        def update(new, grads, state):
+            return _average(_apply(new, group, optimizers[group], grads, state), ema_decay)
+
+        # a branch, not a select: the last update, for most models the only one, then overwrites what it updates
+        kept = jax.lax.cond(finite, update, lambda new, grads, state: train_state, new, grads, state)
         return _count(kept, train_state, finite), metrics
 
     return step

@@ -17,36 +17,45 @@ IMAGES = Spec("images", (4, 4, 1), 8)
 BINARY = Spec("binary", (4, 4, 1), 2)
 POINTS = Spec("points", (2,), None)
 LABELLED = Spec("labelled", (4, 4, 2), 8, num_classes=3)
+LABELLED_POINTS = Spec("labelled points", (2,), None, num_classes=2)
+REGRESSION = Spec("regression", (2,), None, num_classes=2, cond_dims=3)
 FLOWPP = {"name": "flowpp", "width": 4, "blocks": 1, "components": 2, "heads": 1, "noise_width": 4, "noise_blocks": 1}
 REALNVP = {"name": "realnvp", "width": 4, "blocks": 1}
 JET = {"name": "jet", "patch": 2, "width": 4, "couplings": 11, "layers": 1, "heads": 1, "memory": "invert"}
 TARFLOW = {"name": "tarflow", "patch": 2, "width": 4, "blocks": 2, "layers": 1, "heads": 2, "gaussianize": True}
-NSF_AR = {"name": "nsf", "depth": 2, "width": 8, "blocks": 1, "bins": 4, "autoregressive": True, "memory": "remat"}
+NSF = {"name": "nsf", "depth": 2, "width": 8, "blocks": 1, "bins": 4}
+MAF = {"name": "maf", "depth": 2, "widths": (8,)}
 BOLTZMANN = {"name": "boltzmann", "target": "double_well", "depth": 1, "widths": (8,)}
 GLOW = {"name": "glow", "levels": 2, "depth": 1, "width": 4}
 RESIDUAL = {"name": "residual_flow", "levels": 2, "depth": 1, "width": 3, "dense_width": 3}
+
+GIVEN = {"conditional": True}
 
 # name -> (section of the configuration, spec). A new model adds a row.
 TABLE = {
     "boltzmann": (BOLTZMANN, POINTS),
     "boltzmann, spline": (BOLTZMANN | {"coupling": "spline", "forward_weight": 0.0}, POINTS),
-    "glow": (GLOW, IMAGES),
-    "glow, additive, gaussianized": (GLOW | {"coupling": "additive", "gaussianize": True, "memory": "remat"}, IMAGES),
-    "flowpp": (FLOWPP | {"dropout": 0.0, "conditional": True}, LABELLED),
-    "nice": ({"name": "nice", "depth": 2, "widths": (8,)}, IMAGES),
-    "realnvp": (REALNVP, IMAGES),
-    "realnvp, conditional": (REALNVP | {"memory": "remat", "conditional": True}, LABELLED),
     "coupling_flow": ({"name": "coupling_flow", "depth": 2, "widths": (8,), "memory": "invert"}, POINTS),
-    "jet": (JET, IMAGES),
-    "maf": ({"name": "maf", "depth": 2, "widths": (8,)}, POINTS),
-    "maf, images": ({"name": "maf", "depth": 2, "widths": (8,), "activation": "tanh"}, IMAGES),
-    "nsf": ({"name": "nsf", "depth": 2, "width": 8, "blocks": 1, "bins": 4}, POINTS),
-    "nsf, autoregressive": (NSF_AR, POINTS),
-    "tarflow": (TARFLOW, IMAGES),
-    "ffjord": ({"name": "ffjord", "levels": 1, "depth": 1, "widths": (3,)}, IMAGES),
-    "ffjord_mlp": ({"name": "ffjord_mlp", "widths": (8,)}, POINTS),
-    "residual_flow": (RESIDUAL, IMAGES),
-    "residual_mlp_flow": ({"name": "residual_mlp_flow", "depth": 2, "widths": (8,)}, POINTS),
+    "coupling_flow, conditional": ({"name": "coupling_flow", "depth": 1, "widths": (8,)} | GIVEN, LABELLED_POINTS),
+    "ffjord": ({"name": "ffjord", "levels": 1, "depth": 1, "widths": (3,)} | GIVEN, LABELLED),
+    "ffjord_mlp": ({"name": "ffjord_mlp", "widths": (8,)} | GIVEN, LABELLED_POINTS),
+    "flowpp": (FLOWPP | {"dropout": 0.0} | GIVEN, LABELLED),
+    "glow": (GLOW, IMAGES),
+    "glow, additive, gaussianized": (
+        GLOW | {"coupling": "additive", "gaussianize": True, "memory": "remat"} | GIVEN,
+        LABELLED,
+    ),
+    "jet": (JET | GIVEN, LABELLED),
+    "maf": (MAF, POINTS),
+    "maf, images": (MAF | {"activation": "tanh"} | GIVEN, LABELLED),
+    "nice": ({"name": "nice", "depth": 2, "widths": (8,)} | GIVEN, LABELLED),
+    "nsf": (NSF | GIVEN, REGRESSION),
+    "nsf, autoregressive": (NSF | {"autoregressive": True, "memory": "remat"} | GIVEN, LABELLED_POINTS),
+    "realnvp": (REALNVP, IMAGES),
+    "realnvp, conditional": (REALNVP | {"memory": "remat"} | GIVEN, LABELLED),
+    "residual_flow": (RESIDUAL | GIVEN, LABELLED),
+    "residual_mlp_flow": ({"name": "residual_mlp_flow", "depth": 2, "widths": (8,)} | GIVEN, LABELLED_POINTS),
+    "tarflow": (TARFLOW | GIVEN, LABELLED),
     "vae, logistic": ({"name": "vae", "latent_dims": 3, "widths": (8,)}, IMAGES),
     "vae, Bernoulli": ({"name": "vae", "latent_dims": 3, "widths": (8,)}, BINARY),
 }
@@ -63,6 +72,7 @@ def made(name, num=8):
     else:
         x = jax.random.randint(key, (num, *spec.shape), 0, spec.bins).astype(jnp.uint8)
     batch = {"x": x} | ({"label": jnp.arange(num) % spec.num_classes} if spec.num_classes else {})
+    batch |= {"cond": jax.random.normal(jax.random.key(5), (num, spec.cond_dims))} if spec.cond_dims else {}
     params, state = jax.jit(model.init)(jax.random.key(1), batch)
     return model, spec, perturbed(params, jax.random.key(2), 0.03), state, batch
 
@@ -73,8 +83,8 @@ def test_every_family_has_a_row():
 
 @functools.cache
 def evaluated(name):
-    """Everything that the properties of a row need, compiled once: losses, gradients, log_prob, a round trip."""
-    model, _, params, state, batch = made(name)
+    """What the properties of a row need, compiled once: losses, gradients, log_prob, a round trip, other conditions."""
+    model, spec, params, state, batch = made(name)
 
     @jax.jit
     def everything(params, key):
@@ -86,8 +96,12 @@ def evaluated(name):
                 return loss(params | {group: combine(weights, constants)}, state, key, batch)
 
             losses[group] = jax.value_and_grad(objective, has_aux=True)(weights)
+        given = {
+            name: a + 1 if name == "cond" else (a + 1) % spec.num_classes for name, a in batch.items() if name != "x"
+        }
+        others = model.log_prob(params, state, key, batch | given) if given else None
         back = model.encode and model.decode(params, state, model.encode(params, state, None, batch), batch)
-        return losses, model.log_prob(params, state, key, batch), back
+        return losses, model.log_prob(params, state, key, batch), back, others
 
     return everything(params, jax.random.key(3))
 
@@ -113,7 +127,7 @@ def test_samples_have_the_shape_and_range_of_the_data_and_follow_the_key(name):
     assert (np.asarray(one) != np.asarray(other)).any()
     if spec.bins:
         assert set(np.unique(one)) <= set(range(spec.bins))
-    if name not in ("vae, Bernoulli",):
+    if name not in ("vae, Bernoulli",) and not spec.cond_dims:
         cold = np.asarray(draw(jax.random.key(0), 0.0))
         classes = spec.num_classes or 1  # nobody asked for a class: each in turn
         np.testing.assert_allclose(cold, cold[np.arange(6) % classes], atol=1e-6)
@@ -122,7 +136,7 @@ def test_samples_have_the_shape_and_range_of_the_data_and_follow_the_key(name):
 @pytest.mark.parametrize("name", TABLE)
 def test_log_prob_is_nats_per_example_and_agrees_with_the_loss(name):
     model = made(name)[0]
-    losses, values, _ = evaluated(name)
+    losses, values, *_ = evaluated(name)
     (loss, (_, metrics)), _ = losses["model"]
     assert values.shape == (8,)
     # the loss of an 'estimate' draws anew what log_prob holds fixed
@@ -151,17 +165,22 @@ def test_every_level_has_its_own_temperature():
         model.sample(params, state, jax.random.key(0), 4, None, (1.0, 1.0, 1.0))
 
 
-def test_the_class_changes_the_density_and_the_samples():
-    model, _, params, state, batch = made("realnvp, conditional")
+@pytest.mark.parametrize("name", [name for name, (section, _) in TABLE.items() if "conditional" in section])
+def test_the_condition_changes_the_density_of_every_example(name):
+    _, values, _, others = evaluated(name)
+    assert (np.abs(np.asarray(values - others)) > 1e-4).all()
 
-    @jax.jit
-    def both(labels):
-        log_prob = model.log_prob(params, state, jax.random.key(0), batch | {"label": labels})
-        return log_prob, model.sample(params, state, jax.random.key(0), 8, {"label": labels})
 
-    (log_prob, x), (other_log_prob, other_x) = both(jnp.zeros(8, jnp.int32)), both(jnp.ones(8, jnp.int32))
-    assert (np.abs(np.asarray(log_prob - other_log_prob)) > 1e-3).all()
-    assert (np.asarray(x) != np.asarray(other_x)).any()
+def test_the_class_changes_the_samples():
+    model, _, params, state, _ = made("nice")
+    draw = jax.jit(lambda labels: model.sample(params, state, jax.random.key(0), 8, {"label": labels}))
+    one, other = draw(jnp.zeros(8, jnp.int32)), draw(jnp.ones(8, jnp.int32))
+    assert (np.asarray(one) != np.asarray(other)).any()
+
+
+def test_conditions_where_there_are_none_are_refused():
+    with pytest.raises(UserError, match="conditional=True, but images has neither labels nor condition vectors"):
+        build(GLOW | GIVEN, IMAGES)
 
 
 def test_a_two_dimensional_flow_integrates_to_one():

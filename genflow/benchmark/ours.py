@@ -14,7 +14,7 @@ from genflow.step import init_state, make_call, make_step
 
 ADAM = {
     "name": "adam",
-    "learning_rate": 1e-3,
+    "learning_rate": 1e-5,  # a deep flow on one batch of noise diverges at more, and a skipped update costs nothing
     "b1": 0.9,
     "b2": 0.999,
     "eps": 1e-8,
@@ -62,9 +62,15 @@ class TrainStep:
         self.compiled = self._jitted.lower(self._state, *self._rest).compile()
 
     def __call__(self):
-        """Takes one step and waits for it."""
+        """Takes one step and waits for it.
+
+        Raises:
+          FloatingPointError: the update was not finite, and so skipped: its time would flatter us.
+        """
         self._state, metrics = self.compiled(self._state, *self._rest)
         jax.block_until_ready((self._state, metrics))
+        if int(metrics["skipped"]):
+            raise FloatingPointError("an update was not finite")
 
 
 def _bytes(params):

@@ -39,7 +39,7 @@ def train(flow, x):
     params, static = eqx.partition(
         flow, eqx.is_inexact_array, is_leaf=lambda leaf: isinstance(leaf, paramax.NonTrainable)
     )
-    optimizer = optax.adam(1e-3)
+    optimizer = optax.adam(1e-5)
 
     def loss(params, x):
         return -paramax.unwrap(eqx.combine(params, static)).log_prob(x).mean()

@@ -36,7 +36,7 @@ def train_step(levels: int, depth: int, width: int, image: int, batch: int, chan
     device = "cuda" if torch.cuda.is_available() else "cpu"
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = build(levels, depth, width, image).to(device).to(memory_format=layout)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
     images = torch.randint(0, 256, (batch, 3, image, image), dtype=torch.uint8, device=device)
 
     def step():

@@ -128,7 +128,7 @@ def train(flow, log_prob, sample, x):
     """Forward, backward and Adam; reading the loss waits for the device."""
     import torch
 
-    optimizer = torch.optim.Adam(flow.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(flow.parameters(), lr=1e-5)
 
     def step():
         optimizer.zero_grad()
