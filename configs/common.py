@@ -114,7 +114,7 @@ def base() -> ConfigDict:
     c.eval.batch_size = 256  # examples a batch
     c.eval.max_examples = 0  # of each part; 0: all
     c.eval.num_repeats = 1  # independent noise draws averaged for each example (dequantization, latent samples)
-    c.eval.importance_samples = 1  # draws in the log-mean-exp of each repeat: a tighter bound; memory does not grow
+    c.eval.importance_samples = 1  # draws in the log-mean-exp of each repeat of the final score: a tighter bound
     c.eval.select = "best"  # best (lowest validation loss) or last: the checkpoint that is scored and sampled
     c.eval.baselines = True  # score uniform, independent-pixel and Gaussian baselines on the same split
 

@@ -1,7 +1,8 @@
 """Glow on CelebA-HQ at 256x256 and 5 bits, the paper's model: 6 levels of 32 steps, additive couplings.
 
-Optimizer as configs/glow_cifar10.py; the official code trains 1 image on each of 40 devices. memory='invert' keeps the
-activations of one step, whatever the depth. Official split: none; data.validation is held out, and the test part too.
+Optimizer as configs/glow_cifar10.py; the official code trains 1 image on each of 40 devices. Images are flipped.
+memory='invert' keeps the activations of one step, whatever the depth. There is no official split: a validation and a
+test part are held out.
 
 Paper: Kingma and Dhariwal (2018), arXiv:1807.03039, table 2
 Run: python main.py --config=configs/glow_celebahq256.py

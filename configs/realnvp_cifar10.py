@@ -3,6 +3,7 @@
 ActNorm and group normalization stand where the paper has batch normalization, the log-scales' weight norm and the skips
 from every block to the output are left out, decay is decoupled and on all kernels, and the average of the weights is
 scored. Adam, learning rate 1e-3, 64 images a step, gradients clipped at 100, pixels in [.05, .95] before the logit.
+Images are flipped, as the paper's text has it from memory; its code flips CelebA and LSUN only.
 
 Paper: Dinh et al. (2017), arXiv:1605.08803, table 1
 Run: python main.py --config=configs/realnvp_cifar10.py

@@ -54,6 +54,8 @@ def parse(argv: Sequence[str]) -> ConfigDict | None:
     if FLAGS.mode == "train":
         if name := next((n for n in TRAINING if FLAGS[n].present), ""):
             raise UserError(f"--{name} is for --mode=eval and sample; for training set --config.{TRAINING[name]}")
+        if FLAGS["label"].present:
+            raise UserError("--label is for --mode=sample; train with --config.model.conditional=True first")
         return load_config(FLAGS.config, overrides)
     if overrides or FLAGS["config"].present:
         raise UserError(f"--mode={FLAGS.mode} reads the configuration from --workdir; leave --config out")

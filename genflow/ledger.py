@@ -43,7 +43,8 @@ INTRODUCTION = """\
 Written by `python scripts/ledger.py` from the records in `results/`; do not edit it by hand.
 
 Figures are means over the named part of the data ± the standard error of that mean over its examples; lower is better.
-`≤` marks a model that bounds the likelihood from below, so that the figure is an upper limit.
+`≤` marks a model that bounds the likelihood from below, so that the figure is an upper limit;
+`≈` one that estimates such a bound.
 
 * **reproduced**: the paper's protocol, and its figure within two of our standard errors or better.
 * **short of the paper**: the paper's protocol, and not its figure.
@@ -200,7 +201,8 @@ def _expected_row(name, config):
 def _expectation(config):
     """(our figure, what is expected, status) of an experiment that has no record."""
     expected = re.split(r";\s*(?![^(]*\))", config.expect)[0]  # up to the first semicolon outside parentheses
-    return UNKNOWN, expected or UNKNOWN, NOT_RUN
+    published = re.search(r"from the paper|from memory|from the official|the paper's|no published", expected)
+    return UNKNOWN, expected if published else UNKNOWN, NOT_RUN
 
 
 def _figure(record):

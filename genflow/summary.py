@@ -93,10 +93,16 @@ def part_scores(trained: Trained, seed: int) -> dict[str, Score]:
     if experiment.model.log_prob is None:
         return {}
     parts = [part for part in ("validation", "test") if experiment.evaluation[part].num]
-    return {part: part_score(experiment, experiment.model, trained.params, trained.state, part, seed) for part in parts}
+    samples = experiment.config.eval.importance_samples
+    return {
+        part: part_score(experiment, experiment.model, trained.params, trained.state, part, seed, samples)
+        for part in parts
+    }
 
 
-def part_score(experiment: Experiment, model, params, state, part: str, seed: int) -> Score:
+def part_score(
+    experiment: Experiment, model, params, state, part: str, seed: int, importance_samples: int = 1
+) -> Score:
     """The one ruler: a part's score under the evaluation noise of a seed; NaN, with a warning, for a broken model."""
     config = experiment.config.eval
     key = jax.random.fold_in(jax.random.key(seed), EVAL_STREAM)
@@ -111,7 +117,7 @@ def part_score(experiment: Experiment, model, params, state, part: str, seed: in
         config.num_repeats,
         config.max_examples,
         place,
-        config.importance_samples,
+        importance_samples,
     )
     try:
         return score(experiment.spec, values, part)
@@ -146,12 +152,12 @@ def draw(trained: Trained, workdir: pathlib.Path) -> tuple[dict, int]:
         return _draw_points(trained, workdir)
     experiment, spec = trained.experiment, trained.experiment.spec
     config, key = experiment.config.sample, jax.random.key(experiment.config.seed)
-    draws = sampler(experiment.model, trained.params, trained.state, config.num)
+    test = experiment.evaluation["test"].fetch(np.arange(min(config.num, experiment.evaluation["test"].num)))
+    draws = sampler(experiment.model, trained.params, trained.state, config.num, _conditions(trained, test, config.num))
     sheet, rows = draws(key), {t: draws(key, t)[:PICTURE_EXAMPLES] for t in config.temperatures}
     _write_png(workdir, f"step_{trained.step:08d}", images.sheet(sheet, spec.bins))
     for temperature, row in rows.items():
         _write_png(workdir, f"temperature_{temperature:g}", images.sheet(row, spec.bins, PICTURE_EXAMPLES))
-    test = experiment.evaluation["test"].fetch(np.arange(min(len(sheet), experiment.evaluation["test"].num)))
     pictures = {"Samples by temperature": images.temperatures(rows, spec.bins)} if rows else {}
     pictures |= {
         "Samples": images.samples(sheet, spec.bins),
@@ -164,14 +170,22 @@ def draw(trained: Trained, workdir: pathlib.Path) -> tuple[dict, int]:
     return pictures, nonfinite(sheet)
 
 
+def _conditions(trained, batch, num):
+    """Those of a batch of test data, over and over, for the samples of a conditional model; None for any other."""
+    if not getattr(trained.experiment.config.model, "conditional", False):
+        return None
+    return {name: np.resize(a, (num, *a.shape[1:])) for name, a in batch.items() if name != "x"}
+
+
 def _draw_points(trained, workdir):
     experiment, model = trained.experiment, trained.experiment.model
     if experiment.spec.dims < 2:
         return {}, 0
     key = jax.random.key(experiment.config.seed)
     test = experiment.evaluation["test"]
-    points = sampler(model, trained.params, trained.state, SCATTER_EXAMPLES)(key)
-    real = test.fetch(np.arange(min(test.num, SCATTER_EXAMPLES)))["x"]
+    batch = test.fetch(np.arange(min(test.num, SCATTER_EXAMPLES)))
+    given, real = _conditions(trained, batch, SCATTER_EXAMPLES), batch["x"]
+    points = sampler(model, trained.params, trained.state, SCATTER_EXAMPLES, given)(key)
     if experiment.spec.dims == 2:
         pictures = {"Densities": figures.densities(real, points, _log_density(trained, real))}
     else:
@@ -183,8 +197,8 @@ def _draw_points(trained, workdir):
 
 def _log_density(trained, real):
     model, (grid, _) = trained.experiment.model, figures.lattice(real)
-    if model.log_prob is None:
-        return None
+    if model.log_prob is None or getattr(trained.experiment.config.model, "conditional", False):
+        return None  # a density for each condition
     return np.asarray(jax.jit(model.log_prob)(trained.params, trained.state, None, {"x": grid}))
 
 

@@ -9,6 +9,7 @@ from genflow import bijectors as bj
 from genflow.core import combine, partition
 from genflow.networks import (
     concatsquash_mlp,
+    gated_attention,
     glow_conv,
     lipschitz_conv,
     lipschitz_mlp,
@@ -270,27 +271,43 @@ def test_conv1x1_starts_as_a_rotation_and_keeps_its_constants():
     assert weights["permutation"] is None
 
 
-def memory_gradients(memory, depth):
+def masked_step():
+    """A coupling of every kind of part: masked split, learned scale, spline, permutation, dropout's key."""
+    learned = bj.learned_tanh(resnet(4, 1, zero_last=False))
+    board = bj.coupling(bj.affine(lambda log_scale: log_scale), learned, bj.checkerboard(masked=True))
+    spline = bj.coupling(bj.rational_quadratic_spline(4, 3.0), glow_conv(2), bj.halves(swap=True))
+    noisy = bj.coupling(AFFINE, gated_attention(4, 1, 1, dropout=0.5), bj.checkerboard())
+    return bj.chain(board=board, mirror=bj.flip(axis=2), mix=bj.permutation(), spline=spline, noisy=noisy)
+
+
+STEPS = {"glow": (glow_step, False), "masked, spline, dropout": (masked_step, True)}
+
+
+def memory_gradients(memory, depth, step):
     """(loss function, weights, x, cond) of a stack whose gradient the memory modes must agree on."""
-    bijector = bj.repeat(glow_step(), depth, memory)
+    build, stochastic = STEPS[step]
+    bijector = bj.repeat(build(), depth, memory)
     x = jax.random.normal(jax.random.key(0), (2, 4, 4, 2))
     cond = jax.random.normal(jax.random.key(1), (2, 3))
     params = perturbed(bijector.init(jax.random.key(2), x, cond)[0], jax.random.key(3))
     weights, constants = partition(params)
 
     def loss(weights, x, cond):
-        z, log_det = bijector.forward(combine(weights, constants), x, cond)
+        key = jax.random.key(4) if stochastic else None
+        z, log_det = bijector.forward(combine(weights, constants), x, cond, key)
         return (jnp.sin(z).sum((1, 2, 3)) - 0.7 * log_det).sum()
 
     return loss, weights, x, cond
 
 
-@pytest.mark.parametrize("memory", ["remat", "invert"])
-def test_memory_modes_give_the_gradients_of_store(memory):
+@pytest.mark.parametrize("step", STEPS)
+def test_memory_modes_give_the_gradients_of_store(step):
     with jax.enable_x64(True):
-        expected = jax.jit(jax.grad(memory_gradients("store", 4)[0], (0, 1, 2)))(*memory_gradients("store", 4)[1:])
-        loss, *arguments = memory_gradients(memory, 4)
-        check_close(jax.jit(jax.grad(loss, (0, 1, 2)))(*arguments), expected, 1e-8)
+        loss, *arguments = memory_gradients("store", 2, step)
+        expected = jax.jit(jax.grad(loss, (0, 1, 2)))(*arguments)
+        for memory in ("remat", "invert"):
+            loss, *arguments = memory_gradients(memory, 2, step)
+            check_close(jax.jit(jax.grad(loss, (0, 1, 2)))(*arguments), expected, 1e-8)
 
 
 def temporary_bytes(memory, depth):

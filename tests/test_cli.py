@@ -133,6 +133,7 @@ FLAGS = {
     "--seed=3": "--seed is for --mode=eval and sample; for training set --config.seed",
     "--num=3": "for training set --config.sample.num",
     "--temperature=0": "for training set --config.sample.temperatures",
+    "--label=3": "--label is for --mode=sample; train with --config.model.conditional=True first",
     "--config=configs/glow_digit.py": "--config=configs/glow_digit.py: no such file; did you mean configs/glow_digits",
     "--config=glow_digits": "did you mean configs/glow_digits.py",
     "--config=configs/glow_digits:debug": "did you mean configs/glow_digits.py",

@@ -9,6 +9,7 @@ import pytest
 from test_bijectors import perturbed
 
 from genflow.core import Spec, combine, partition
+from genflow.distributions import standard_normal_sample
 from genflow.errors import UserError
 from genflow.models import MODELS, build
 from genflow.models.vae import vae
@@ -159,8 +160,11 @@ def test_every_level_has_its_own_temperature():
     draw = jax.jit(lambda t: model.sample(params, state, jax.random.key(0), 4, None, t))
     np.testing.assert_array_equal(draw((0.0, 0.0)), draw(0.0))
     np.testing.assert_array_equal(draw((1.0, 1.0)), draw(1.0))
-    fine, coarse = np.asarray(draw((0.0, 1.0))), np.asarray(draw((1.0, 0.0)))
-    assert (fine != coarse).any()
+    latents = jax.eval_shape(lambda x: model.encode(params, state, None, {"x": x}), jnp.zeros((4, *IMAGES.shape)))
+    coarse, fine = standard_normal_sample(jax.random.key(1), latents, (0.0, 1.0))
+    assert coarse.shape[1] < fine.shape[1]  # the coarsest level comes first
+    assert not np.asarray(coarse).any()
+    assert np.asarray(fine).any()
     with pytest.raises(ValueError, match="temperature has 3 values, the latent has 2 levels"):
         model.sample(params, state, jax.random.key(0), 4, None, (1.0, 1.0, 1.0))
 
@@ -224,6 +228,14 @@ def test_the_bound_of_a_vae_lies_below_its_log_likelihood():
         (GLOW | {"levels": 3}, IMAGES, "levels=3 halves images of 4x4 too often"),
         (GLOW | {"width": 0}, IMAGES, "width=0 must be above zero"),
         (GLOW | {"memory": "none"}, IMAGES, "memory='none'"),
+        (GLOW | {"coupling": "spline"}, IMAGES, "coupling='spline': expected one of affine, additive"),
+        (MAF | {"widths": (0,)}, POINTS, "must be above zero"),
+        (FLOWPP | {"dropout": 1.5}, IMAGES, "dropout=1.5"),
+        (
+            BOLTZMANN,
+            POINTS._replace(name="target:wave"),
+            "target='double_well', but the data are target:wave; set both",
+        ),
     ],
 )
 def test_a_section_that_does_not_fit_is_refused_by_name(section, spec, message):

@@ -177,6 +177,30 @@ def test_a_model_that_cannot_be_scored_still_ends_with_a_record(tmp_path, capsys
     json.loads((tmp_path / "run" / "record.json").read_text(), parse_constant=pytest.fail)
 
 
+def test_a_conditional_model_ends_with_a_record_and_draws_the_class_that_is_asked_for(tmp_path):
+    rng = np.random.default_rng(0)
+    label, cond = np.arange(96) % 2, rng.normal(50, 1, (96, 3)).astype(np.float32)
+    x = (rng.normal(size=(96, 2)) + 4 * label[:, None]).astype(np.float32)
+    parts = {"train": slice(0, 64), "test": slice(64, 96)}
+    arrays = {
+        f"{n}_{part}": a[rows] for part, rows in parts.items() for n, a in (("x", x), ("y", label), ("cond", cond))
+    }
+    np.savez(tmp_path / "labelled.npz", **arrays)
+    name = f"array:{tmp_path / 'labelled.npz'}"
+    run = str(tmp_path / "run")
+    fields = {"data__name": name, "model__conditional": True, "train__num_steps": 20, "eval__every": 0}
+    record = train.train(config(**fields), run)
+    assert np.isfinite(record["value"])
+    assert use.sample_run(run, num=4, label=1).shape == (4, 2)
+    with pytest.raises(UserError, match=r"--label=2: wanted 0 \.\. 1"):
+        use.sample_run(run, num=4, label=2)
+
+
+def test_a_class_cannot_be_asked_of_a_model_without_classes(uninterrupted):
+    with pytest.raises(UserError, match="--label=0: wanted a run with config.model.conditional=True"):
+        use.sample_run(str(uninterrupted[1]), num=4, label=0)
+
+
 def test_calls_end_where_something_is_due():
     section = config(train__steps_per_call=30, eval__every=100, checkpoint__every=50, train__log_every=50)
     step, stops = 0, []

@@ -106,7 +106,9 @@ def diagnostics(
     if model.target is None:
         return {}
     _, log_weights = weighted_samples(model, params, state, key, num)
-    log_weights = log_weights[~np.isnan(log_weights)]  # of samples that diverged; the record counts those
+    log_weights = np.where(np.isnan(log_weights), -np.inf, log_weights)  # diverged draws weigh nothing
+    if not np.isfinite(log_weights).any():
+        return dict.fromkeys(("effective sample size / draws", "Pareto k of the weights", "log Z"), (math.nan, 0.0))
     figures = {
         "effective sample size / draws": (effective_sample_size(log_weights) / num, 0.0),
         "Pareto k of the weights": (pareto_k(log_weights), 0.0),

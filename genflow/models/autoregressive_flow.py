@@ -94,5 +94,5 @@ def _spline_coupling(spline, width, blocks, dropout):
 def _check(spec, depth, *widths):
     if (spec.bins is None and len(spec.shape) != 1) or spec.dims < 2:
         raise ValueError(f"models vectors of two dimensions or more, or images; {spec.name} has shape {spec.shape}")
-    if min(depth, *widths) < 1:
+    if min((depth, *widths)) < 1:
         raise ValueError(f"depth={depth} and widths or blocks {widths} must be above zero")

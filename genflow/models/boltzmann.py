@@ -87,7 +87,10 @@ def _tamed(energy, cap):
 def _check(spec, density, depth, widths, forward_weight, reverse_weight):
     if spec.shape != (density.dims,) or spec.dims < 2:
         raise ValueError(f"target={density.name!r} has {density.dims} dimensions, {spec.name} has shape {spec.shape}")
-    if min(depth, *widths) < 1:
+    kind, _, drawn = spec.name.partition(":")
+    if kind in ("target", "trajectories") and drawn != density.name:
+        raise ValueError(f"target={density.name!r}, but the data are {spec.name}; set both")
+    if min((depth, *widths)) < 1:
         raise ValueError(f"depth={depth} and widths={widths} must be above zero")
     if min(forward_weight, reverse_weight) < 0 or forward_weight + reverse_weight == 0:
         raise ValueError(

@@ -48,7 +48,7 @@ def ffjord(
 def _check(spec, levels, depth, widths):
     if len(spec.shape) != 3 or spec.bins is None:
         raise ValueError(f"models discrete images [height, width, channels]; {spec.name} has shape {spec.shape}")
-    if min(levels, depth, *widths) < 1:
+    if min((levels, depth, *widths)) < 1:
         raise ValueError(f"levels={levels}, depth={depth} and widths={widths} must be above zero")
     if any(side % 2**levels for side in spec.shape[:2]):
         raise ValueError(f"levels={levels} halves images of {spec.shape[0]}x{spec.shape[1]} too often; use fewer")
@@ -73,7 +73,7 @@ def ffjord_mlp(
 
     Reference: Grathwohl et al. (2019), FFJORD, arXiv:1810.01367, section 4.1.
     """
-    if len(spec.shape) != 1 or min(depth, *widths) < 1:
+    if len(spec.shape) != 1 or min((depth, *widths)) < 1:
         raise ValueError(f"models vectors with depth={depth} and widths={widths} above zero; events are {spec.shape}")
     exact = spec.dims <= EXACT_DIMS
     probes = bj.every_direction if exact else bj.one_direction

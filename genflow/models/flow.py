@@ -57,7 +57,7 @@ def flow(
 
     def sample(params, state, key, num, cond=None, temperature=1.0):
         key_cond, key = jax.random.split(key) if conditional else (None, key)
-        cond = draw_condition(spec, key_cond, num) if conditional and cond is None else cond
+        cond = draw_condition(spec, key_cond, num) | dict(cond or {}) if conditional else cond
         example = jax.ShapeDtypeStruct((num, *spec.shape), jnp.uint8 if spec.bins else jnp.float32)
         batch = {"x": example} | (cond or {})
         shapes = jax.eval_shape(lambda b: transform(params, None, None, b)[0], batch)

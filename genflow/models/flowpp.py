@@ -28,7 +28,7 @@ def flowpp(
       components: logistics in each mixture distribution function.
       noise_width, noise_blocks: of the dequantization flow's four couplings.
       alpha: pixels are squeezed into [alpha, 1 - alpha] before the logit.
-      dropout: probability in the loss; log_prob has none.
+      dropout: probability in the main flow's networks, in the loss; log_prob has none.
 
     Reference: Ho et al. (2019), Flow++, arXiv:1902.00275, sections 3 and 4; official code, run_cifar.py.
     """
@@ -36,6 +36,8 @@ def flowpp(
         raise ValueError(f"models discrete images with sides divisible by 2 and 4; {spec.name} has shape {spec.shape}")
     if min(width, blocks, components, heads, noise_width, noise_blocks) < 1 or width % heads or noise_width % heads:
         raise ValueError(f"heads={heads} must divide width={width} and noise_width={noise_width}; all above zero")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout={dropout} must be a probability below one")
 
     def step(network, split):
         coupling = bj.coupling(bj.mixture_cdf(components), network, split)
@@ -45,7 +47,7 @@ def flowpp(
         return bj.repeat(bj.chain(step=step(network, split), mirror=mirror), num, memory)
 
     network = gated_attention(width, blocks, heads, dropout)
-    noise_network = gated_attention(noise_width, noise_blocks, heads, dropout)
+    noise_network = gated_attention(noise_width, noise_blocks, heads)
     bijector = bj.chain(
         logit=bj.logit(alpha),
         # columns mirrored: the two colors of the board change places

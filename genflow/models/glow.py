@@ -28,9 +28,11 @@ def glow(
     Reference: Kingma and Dhariwal (2018), Glow, arXiv:1807.03039, figure 2 and table 1.
     """
     _check(spec, levels, depth, width, gaussianize)
-    transform = bj.affine(bj.sigmoid_scale) if coupling == "affine" else bj.additive()
+    transforms = {"affine": bj.affine(bj.sigmoid_scale), "additive": bj.additive()}
+    if coupling not in transforms:
+        raise ValueError(f"coupling={coupling!r}: expected one of {', '.join(transforms)}")
     step = bj.chain(
-        actnorm=bj.actnorm(), conv1x1=bj.conv1x1(), coupling=bj.coupling(transform, glow_conv(width), bj.halves())
+        actnorm=bj.actnorm(), conv1x1=bj.conv1x1(), coupling=bj.coupling(transforms[coupling], glow_conv(width))
     )
 
     def level(rest):

@@ -21,6 +21,8 @@ def nice(
     """
     if spec.dims < 2 or depth < 2 or depth % 2:
         raise ValueError(f"depth={depth} must be even and above zero, and events need two dimensions or more")
+    if min((depth, *widths)) < 1:
+        raise ValueError(f"widths={widths} must be above zero")
     network = mlp(widths, activation=jax.nn.relu, zero_last=True)
     pair = bj.chain(
         even=bj.coupling(bj.additive(), network, bj.alternating()),

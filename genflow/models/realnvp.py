@@ -77,7 +77,7 @@ def coupling_flow(
     """
     if len(spec.shape) != 1 or spec.dims < 2:
         raise ValueError(f"models vectors of two dimensions or more; {spec.name} has shape {spec.shape}")
-    if min(depth, *widths) < 1:
+    if min((depth, *widths)) < 1:
         raise ValueError(f"depth={depth} and widths={widths} must be above zero")
     transform = bj.affine(bj.tanh_scale())
     network = mlp(widths, zero_last=True)

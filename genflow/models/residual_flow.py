@@ -85,7 +85,7 @@ def residual_mlp_flow(
 
     Reference: Chen et al. (2019), Residual Flows for invertible generative modeling, arXiv:1906.02735, section 5.1.
     """
-    if len(spec.shape) != 1 or min(depth, *widths) < 1:
+    if len(spec.shape) != 1 or min((depth, *widths)) < 1:
         raise ValueError(f"models vectors with depth={depth} and widths={widths} above zero; events are {spec.shape}")
     _check_coefficient(coefficient)
     exact = spec.dims <= EXACT_DIMS

@@ -71,7 +71,7 @@ def vae(
     """
     if spec.bins is None:
         raise ValueError(f"models discrete data; {spec.name} is continuous")
-    if min(latent_dims, *widths) < 1:
+    if min((latent_dims, *widths)) < 1:
         raise ValueError(f"latent_dims={latent_dims} and widths={widths} must be above zero")
     observation = bernoulli() if spec.bins == 2 else discretized_logistic(spec.bins, min_log_scale)
     encoder = mlp(widths)(2 * latent_dims)
@@ -107,6 +107,8 @@ def vae(
         return nll, (state, {"nll": nll, "kl": kl.mean()})
 
     def sample(params, state, key, num, cond=None, temperature=1.0):
+        if isinstance(temperature, tuple):
+            raise ValueError("there is one latent level; give one temperature")
         key_z, key_x = jax.random.split(key)
         raw = decoded(params, temperature * jax.random.normal(key_z, (num, latent_dims)))
         return observation.sample(key_x, raw, temperature)
