@@ -201,7 +201,7 @@ def _expected_row(name, config):
 def _expectation(config):
     """(our figure, what is expected, status) of an experiment that has no record."""
     expected = re.split(r";\s*(?![^(]*\))", config.expect)[0]  # up to the first semicolon outside parentheses
-    published = re.search(r"from the paper|from memory|from the official|the paper's|no published", expected)
+    published = re.search(r"from the paper|from memory|from the official|the paper's", expected)
     return UNKNOWN, expected if published else UNKNOWN, NOT_RUN
 
 
