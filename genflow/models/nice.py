@@ -14,6 +14,8 @@ def nice(
 ) -> Model:
     """Additive couplings between the even and the odd dimensions, one diagonal scaling, a logistic prior.
 
+    The scaling starts from the first batch and has a shift too.
+
     Args:
       depth: couplings; even, the halves take turns.
 
@@ -31,6 +33,6 @@ def nice(
     bijector = bj.chain(
         flatten=bj.flatten(spec.shape),
         couplings=bj.repeat(pair, depth // 2, memory),
-        scale=bj.channel_affine(),
+        scale=bj.actnorm(),  # from the first batch: from one, Adam takes thousands of steps to reach the pixels' scales
     )
     return flow(spec, bijector, base=standard_logistic(), conditional=conditional)
