@@ -3,9 +3,8 @@
 Protocol of the official code: 200 images a step, 1,500 epochs, a logistic prior, the best of the validation part.
 Differences: Adam (beta2 0.99, epsilon 1e-4) stands where that code has RMSProp with momentum (the paper's text says
 Adam), the learning rate falls from 1e-3 to 1e-4 by a cosine over the whole run (within 4,600 steps there), weights
-start as usual for the width (uniform within 0.01 there),
-the scaling starts from the first batch (at one there). The figure here is bits/dim of the 8-bit data, a bound
-through uniform dequantization, not nats of rescaled pixels.
+start as usual for the width (uniform within 0.01 there), the scaling starts from the first batch (at one there). The
+figure here is bits/dim of the 8-bit data, a bound through uniform dequantization, not nats of rescaled pixels.
 
 Paper: Dinh et al. (2015), arXiv:1410.8516, figure 3
 Run: python main.py --config=configs/nice_mnist.py
