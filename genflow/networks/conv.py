@@ -119,9 +119,13 @@ def _add(x, bias):
 
 
 def _add_backward(bias, g):
-    """The bias' gradient as a product with ones: XLA's own sum over examples and pixels runs on one core."""
-    rows = g.reshape(-1, bias.size)
-    return g, (jnp.ones((1, len(rows)), g.dtype) @ rows).reshape(bias.shape)
+    rows = g.reshape(-1, *bias.shape)  # examples, and pixels where they share a bias
+    return g, jax.lax.platform_dependent(rows, cpu=_sum_on_all_cores, default=lambda rows: rows.sum(0))
+
+
+def _sum_on_all_cores(rows):
+    """Sum over the first axis as a product with ones: XLA:CPU's own sum runs on one core."""
+    return (jnp.ones((1, len(rows)), rows.dtype) @ rows.reshape(len(rows), -1)).reshape(rows.shape[1:])
 
 
 _add.defvjp(lambda x, bias: (x + bias, bias), _add_backward)
