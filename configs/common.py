@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 CHOICES = {
     "data.placement": ("auto", "device", "host", "stream"),
     "data.binarize": ("none", "threshold", "stochastic"),
+    "data.tokens": ("characters", "bytes"),
     "data.augment": ("none", "flip", "shift", "shift_flip"),
     "optimizer.name": ("adam", "adamax", "sgd", "rmsprop", "lion"),
     "optimizer.schedule": ("constant", "cosine", "linear"),
@@ -77,6 +78,8 @@ def base() -> ConfigDict:
     c.data.binarize = (
         "none"  # none, threshold (pixel >= half) or stochastic (redrawn every step for training, once for evaluation)
     )
+    c.data.window = 0  # characters of text, or samples of sound, of one example; 0: as the data set has them
+    c.data.tokens = "characters"  # of text: characters (those of the training part) or bytes
     c.data.augment = "none"  # none, flip (horizontal), shift (up to shift_pixels) or shift_flip; training only
     c.data.shift_pixels = 1  # largest shift of `augment`, pixels
     c.data.placement = (

@@ -1,4 +1,4 @@
-"""The contracts of the house: `Bijector`, `Network`, `Model` and `Spec`, and nothing else.
+"""The contracts of the house: `Bijector`, `Network`, `CausalNetwork`, `Model` and `Spec`, and nothing else.
 
 Conventions, stated once:
 
@@ -33,6 +33,8 @@ class Spec(NamedTuple):
     bins: int | None  # values are integers 0 .. bins - 1; None: continuous data
     num_classes: int = 0  # 0: no labels
     cond_dims: int = 0  # size of the condition vector that comes with an example; 0: none
+    symbols: tuple[str, ...] = ()  # of text: what the values 0 .. bins - 1 stand for
+    sample_rate: int = 0  # of sound, Hz: values are mu-law codes; 0: no sound
     entropy: float | None = None  # nats per event, where it is known in closed form or by quadrature
     source: str = ""
     license: str = ""
@@ -41,6 +43,13 @@ class Spec(NamedTuple):
     def dims(self) -> int:
         """Number of scalars in one event."""
         return math.prod(self.shape)
+
+    @property
+    def kind(self) -> str:
+        """'text', 'sound', 'images' or 'vectors'."""
+        if self.symbols:
+            return "text"
+        return "sound" if self.sample_rate else "images" if len(self.shape) == 3 else "vectors"
 
 
 class Bijector(NamedTuple):
@@ -71,6 +80,28 @@ class Network(NamedTuple):
     apply: Callable[..., Array]
 
 
+class CausalNetwork(NamedTuple):
+    """A network on sites in a fixed order: its output at a site depends on the sites before it, and on cond, alone.
+
+    A site is what is drawn at once: a gray pixel, the channels of a pixel or one of them, a sample of sound, a token.
+    Sites x are integers [B, L, C], in the order in which they are drawn.
+
+    init(key, x, cond=None) -> params
+    apply(params, x, cond=None, key=None) -> raw [B, L, num_params]; dropout only where a key is given
+    start(params, num, cond=None) -> cache: what `step` keeps; its size does not depend on the sites done
+    step(params, cache, x, i, cond=None) -> (raw [B, num_params], cache): apply(params, x, cond)[:, i] from the sites
+        before i of x [B, L, C] and the cache, for i = 0, 1, ... in order
+    window: (rows, size) where apply works on any whole number of rows of `size` sites, and an output depends on its own
+        row and the rows - 1 before it at most; None where it takes all L sites
+    """
+
+    init: Callable[..., Params]
+    apply: Callable[..., Float[Array, "B L num_params"]]
+    start: Callable[..., PyTree]
+    step: Callable[..., tuple[Float[Array, "B num_params"], PyTree]]
+    window: tuple[int, int] | None = None
+
+
 class Model(NamedTuple):
     """A generative model as pure functions; a capability that a family lacks is None.
 
@@ -87,6 +118,10 @@ class Model(NamedTuple):
     energy(params, state, x, cond=None) -> [B], score(params, state, x, cond=None) -> like x.
     sample_log_prob(params, state, key, num) -> (x, [num] nats): samples and the exact log-density of each, in one pass.
     target: the unnormalized density that the model is fitted to (a `targets.Target`), which weighs its samples.
+    complete(params, state, key, x, known, cond=None, temperature=1.0, top_k=0, top_p=1.0, method='cached') -> x: draws,
+        in the model's order, what `known` (bool, like x or broadcast to it) does not mark; `sample` with parts given.
+    site_log_prob(params, state, key, batch) -> [B, L] nats: the terms of log_prob, log p(x_i | x_1 .. x_(i-1)), in the
+        model's order; sites(x [B, *event]) -> [B, L, C] brings an event into that order.
     """
 
     init: Callable[..., tuple[dict[str, Params], PyTree]]
@@ -100,6 +135,9 @@ class Model(NamedTuple):
     score: Callable[..., Array] | None = None
     sample_log_prob: Callable[..., tuple[Array, Float[Array, " B"]]] | None = None
     target: tuple | None = None
+    complete: Callable[..., Array] | None = None
+    site_log_prob: Callable[..., Float[Array, "B L"]] | None = None
+    sites: Callable[[Array], Array] | None = None
 
 
 def sum_event(a: Float[Array, "B *event"]) -> Float[Array, " B"]:

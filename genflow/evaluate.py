@@ -26,17 +26,22 @@ class Score(NamedTuple):
 
 
 def unit(spec: Spec) -> str:
-    """'bits/dim' for discrete data, 'nats' (negative log-density) for continuous data, which have no bin."""
-    return "nats" if spec.bins is None else "bits/dim"
+    """'nats' an example for continuous data (they have no bin) and, by custom, for binary images; else bits a dimension.
+
+    A dimension is a channel of a pixel ('bits/dim'), a character ('bits/char') or a sample of sound ('bits/sample').
+    """
+    if spec.bins is None or (spec.bins == 2 and spec.kind == "images"):
+        return "nats"
+    return {"text": "bits/char", "sound": "bits/sample"}.get(spec.kind, "bits/dim")
 
 
 def in_unit(spec: Spec, nll):
-    """Negative log-likelihood in nats per example to the spec's unit: nll / (dims ln 2) for discrete data.
+    """Negative log-likelihood in nats per example to the spec's unit: nll / (dims ln 2) for bits.
 
     >>> round(in_unit(Spec("gray", (8, 8, 1), 256), 64 * 8 * LN2), 6)
     8.0
     """
-    return nll if spec.bins is None else nll / (spec.dims * LN2)
+    return nll if unit(spec) == "nats" else nll / (spec.dims * LN2)
 
 
 def score(spec: Spec, log_probs: Float[np.ndarray, " N"], split: str = "data") -> Score:

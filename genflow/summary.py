@@ -4,70 +4,28 @@ import datetime
 import json
 import math
 import pathlib
-import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
 
 from genflow import provenance
 from genflow import workdir as folders
 from genflow.analysis import importance
-from genflow.checkpoint import digest, restore
+from genflow.checkpoint import digest
 from genflow.core import Params
 from genflow.data.transforms import binarize
-from genflow.errors import UserError
-from genflow.evaluate import Score, log_probs, nonfinite, round_trip, sampler, score, unit
-from genflow.experiment import EVAL_STREAM, Experiment, assemble, initializer, place_batch
+from genflow.evaluate import Score, log_probs, score, unit
+from genflow.experiment import EVAL_STREAM, Experiment, place_batch
 from genflow.metrics import Stopwatch, read_rows
 from genflow.models.baseline import baselines
-from genflow.report import figures, images, write_report
-from genflow.step import averaged_params
+from genflow.pictures import draw
+from genflow.report import write_report
+from genflow.trained import Trained, choose
 
 BASELINE_EXAMPLES = 50_000  # at most, to fit the baselines
-PICTURE_EXAMPLES = 12  # a row of samples or reconstructions
-SCATTER_EXAMPLES = 2_000
-
-
-class Trained(NamedTuple):
-    """A finished run in memory."""
-
-    experiment: Experiment
-    params: Params  # the average where the configuration keeps one
-    state: PyTree
-    step: int  # at which these parameters were saved
-    last_step: int
-    metadata: dict
-    counts: dict[str, int]  # skipped updates
-
-
-def load_trained(workdir: pathlib.Path) -> Trained:
-    """Reads config.json and the chosen checkpoint of a run folder.
-
-    Raises:
-      UserError: not a run folder, or no checkpoint in it.
-    """
-    if not workdir.is_dir():
-        raise UserError(f"--workdir={workdir}: no such folder; train a run first, it prints its folder")
-    return choose(assemble(folders.read_config(workdir)), workdir)
-
-
-def choose(experiment: Experiment, workdir: pathlib.Path) -> Trained:
-    """The best checkpoint where the configuration selects it and there is one, otherwise the last."""
-    _, target = initializer(experiment)
-    directory = workdir / "checkpoints"
-    last = restore(directory, target)
-    if last is None:
-        raise UserError(f"{workdir}: no checkpoint yet; run --mode=train first")
-    best = restore(directory, target, "best") if experiment.config.eval.select == "best" else None
-    train_state, metadata = best or last
-    params = jax.jit(averaged_params, static_argnums=1)(train_state, experiment.config.train.ema_decay)
-    counts = {"skipped": int(last[0].skipped)}
-    return Trained(experiment, params, train_state.state, int(train_state.step), int(last[0].step), last[1], counts)
 
 
 def finish(experiment: Experiment, workdir: pathlib.Path, output: pathlib.Path, watch: Stopwatch) -> dict:
@@ -144,77 +102,6 @@ def target_diagnostics(trained: Trained) -> list[dict]:
     key = jax.random.fold_in(jax.random.key(experiment.config.seed), EVAL_STREAM)
     figures = importance.diagnostics(experiment.model, trained.params, trained.state, key)
     return [_line(name, Score(value, error, importance.NUM_WEIGHTS)) for name, (value, error) in figures.items()]
-
-
-def draw(trained: Trained, workdir: pathlib.Path) -> tuple[dict, int]:
-    """Sample sheets (also as PNG files), temperature rows, reconstructions; and how many samples are not finite."""
-    if len(trained.experiment.spec.shape) == 1:
-        return _draw_points(trained, workdir)
-    experiment, spec = trained.experiment, trained.experiment.spec
-    config, key = experiment.config.sample, jax.random.key(experiment.config.seed)
-    test = experiment.evaluation["test"].fetch(np.arange(min(config.num, experiment.evaluation["test"].num)))
-    draws = sampler(experiment.model, trained.params, trained.state, config.num, _conditions(trained, test, config.num))
-    sheet, rows = draws(key), {t: draws(key, t)[:PICTURE_EXAMPLES] for t in config.temperatures}
-    _write_png(workdir, f"step_{trained.step:08d}", images.sheet(sheet, spec.bins))
-    for temperature, row in rows.items():
-        _write_png(workdir, f"temperature_{temperature:g}", images.sheet(row, spec.bins, PICTURE_EXAMPLES))
-    pictures = {"Samples by temperature": images.temperatures(rows, spec.bins)} if rows else {}
-    pictures |= {
-        "Samples": images.samples(sheet, spec.bins),
-        "Test images": images.samples(test["x"], spec.bins),
-    }
-    if experiment.model.encode is not None:
-        first = {name: a[:PICTURE_EXAMPLES] for name, a in test.items()}
-        back = round_trip(experiment.model, trained.params, trained.state, first)
-        pictures["Reconstructions"] = images.reconstructions(first["x"], back, spec.bins)
-    return pictures, nonfinite(sheet)
-
-
-def _conditions(trained, batch, num):
-    """Those of a batch of test data, over and over, for the samples of a conditional model; None for any other."""
-    if not getattr(trained.experiment.config.model, "conditional", False):
-        return None
-    return {name: np.resize(a, (num, *a.shape[1:])) for name, a in batch.items() if name != "x"}
-
-
-def _draw_points(trained, workdir):
-    experiment, model = trained.experiment, trained.experiment.model
-    if experiment.spec.dims < 2:
-        return {}, 0
-    key = jax.random.key(experiment.config.seed)
-    test = experiment.evaluation["test"]
-    batch = test.fetch(np.arange(min(test.num, SCATTER_EXAMPLES)))
-    given, real = _conditions(trained, batch, SCATTER_EXAMPLES), batch["x"]
-    points = sampler(model, trained.params, trained.state, SCATTER_EXAMPLES, given)(key)
-    if experiment.spec.dims == 2:
-        pictures = {"Densities": figures.densities(real, points, _log_density(trained, real))}
-    else:
-        pictures = {"Projections": figures.projections(real, points)}
-    for label, figure in (row for picture in pictures.values() for row in picture.rows.items()):
-        _write_png(workdir, f"step_{trained.step:08d}_{re.sub('[^a-z0-9]+', '_', label).strip('_')}", figure)
-    return pictures, nonfinite(points)
-
-
-def _log_density(trained, real):
-    model, (grid, _) = trained.experiment.model, figures.lattice(real)
-    if model.log_prob is None or getattr(trained.experiment.config.model, "conditional", False):
-        return None  # a density for each condition
-    return np.asarray(jax.jit(model.log_prob)(trained.params, trained.state, None, {"x": grid}))
-
-
-def write_sheet(experiment: Experiment, workdir: pathlib.Path, params, state, step: int) -> None:
-    """A sheet of samples while training, samples/step_N.png; the same noise at every step."""
-    if len(experiment.spec.shape) != 3:
-        return
-    key = jax.random.key(experiment.config.seed)
-    drawn = sampler(experiment.model, params, state, experiment.config.sample.num)(key)
-    _write_png(workdir, f"step_{step:08d}", images.sheet(drawn, experiment.spec.bins))
-
-
-def _write_png(workdir, name, picture):
-    folder = workdir / "samples"
-    folder.mkdir(exist_ok=True)
-    images.save_png(picture, folder / f"{name}.png")
 
 
 def make_record(

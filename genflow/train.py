@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from genflow import hosts, summary
+from genflow import hosts, pictures, summary
 from genflow import workdir as folders
 from genflow.checkpoint import Checkpoints, open_checkpoints
 from genflow.errors import UserError
@@ -117,7 +117,7 @@ def _loop(run: Run, train_state: TrainState, feed: Feed, call, signals: list[int
         if last or is_due(config.eval.every, step):
             _validate(run, train_state, step)
         if is_due(config.sample.every, step):
-            summary.write_sheet(run.experiment, run.output, *_eval_params(run.experiment, train_state), step)
+            pictures.write_sheet(run.experiment, run.output, *_eval_params(run.experiment, train_state), step)
         if signals or last or is_due(config.checkpoint.every, step):
             with run.watch.measure("checkpoint"):
                 _save(run, train_state, step, "latest")

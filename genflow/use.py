@@ -9,8 +9,9 @@ import numpy as np
 from genflow import workdir as folders
 from genflow.errors import UserError
 from genflow.evaluate import nonfinite, sampler, unit
-from genflow.report import images
-from genflow.summary import finite, load_trained, part_scores
+from genflow.pictures import save
+from genflow.summary import finite, part_scores
+from genflow.trained import load_trained
 
 
 def evaluate_run(workdir: str, seed: int = 0) -> dict:
@@ -59,12 +60,9 @@ def sample_run(
     stem = path / "samples" / _stem(num, temperature, seed, label)
     stem.parent.mkdir(exist_ok=True)
     np.save(f"{stem}.npy", drawn)
-    written = [f"{stem}.npy"]
-    if len(experiment.spec.shape) == 3:
-        images.save_png(images.sheet(drawn, experiment.spec.bins), f"{stem}.png")
-        written.append(f"{stem}.png")
+    written = [f"{stem}.npy", *save(experiment.spec, drawn, str(stem))]
     if broken := nonfinite(drawn):
-        print(f"WARNING: {broken} of {num} samples are not finite; they are magenta in the sheet")
+        print(f"WARNING: {broken} of {num} samples are not finite; they are magenta in a sheet")
     print(*(f"written to  {name}" for name in written), sep="\n")
     return drawn
 

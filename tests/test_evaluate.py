@@ -156,6 +156,13 @@ def test_units():
     assert in_unit(density, 2.5) == 2.5
 
 
+def test_binary_images_are_measured_in_nats_text_in_bits_a_character_and_sound_in_bits_a_sample():
+    binary, text, sound = Spec("b", (2, 2, 1), 2), Spec("t", (4,), 2, symbols=("a", "b")), Spec("s", (4,), 256)
+    sound = sound._replace(sample_rate=8000)
+    assert [unit(spec) for spec in (binary, text, sound)] == ["nats", "bits/char", "bits/sample"]
+    assert [in_unit(spec, 8 * np.log(2.0)) for spec in (binary, text, sound)] == pytest.approx([8 * np.log(2), 2, 2])
+
+
 def test_the_score_has_the_standard_error_of_the_mean_and_refuses_nan():
     values = np.random.default_rng(0).normal(size=400)
     result = score(Spec("c", (1,), None), values)

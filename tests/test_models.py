@@ -49,6 +49,8 @@ TABLE = {
     "jet": (JET | GIVEN, LABELLED),
     "maf": (MAF, POINTS),
     "maf, images": (MAF | {"activation": "tanh"} | GIVEN, LABELLED),
+    "markov": ({"name": "markov", "order": 3, "widths": (8,)}, BINARY),
+    "markov, conditional": ({"name": "markov", "order": 5, "widths": (8,)} | GIVEN, LABELLED),
     "nice": ({"name": "nice", "depth": 2, "widths": (8,)} | GIVEN, LABELLED),
     "nsf": (NSF | GIVEN, REGRESSION),
     "nsf, autoregressive": (NSF | {"autoregressive": True, "memory": "remat"} | GIVEN, LABELLED_POINTS),
@@ -149,7 +151,30 @@ def test_log_prob_is_nats_per_example_and_agrees_with_the_loss(name):
     assert model.bound in ("exact", "lower", "estimate")
 
 
-@pytest.mark.parametrize("name", [name for name in TABLE if "vae" not in name])
+AUTOREGRESSIVE = [name for name, (section, spec) in TABLE.items() if build(section, spec).complete is not None]
+
+
+@pytest.mark.parametrize("name", AUTOREGRESSIVE)
+def test_an_autoregressive_model_keeps_what_is_known_and_scores_every_site(name):
+    model, spec, params, state, batch = made(name)
+    known = jax.random.bernoulli(jax.random.key(7), 0.5, (*spec.shape[:2], *(1,) * (len(spec.shape) - 2))[: len(spec.shape)])
+
+    @jax.jit
+    def both(params, key):
+        cond = {k: a for k, a in batch.items() if k != "x"}
+        x = model.complete(params, state, key, batch["x"], known, cond)
+        return x, model.site_log_prob(params, state, None, batch), model.sites(batch["x"])
+
+    x, terms, sites = both(params, jax.random.key(8))
+    mask = np.broadcast_to(known, x.shape)
+    np.testing.assert_array_equal(np.asarray(x)[mask], np.asarray(batch["x"], np.float32)[mask])
+    assert (np.asarray(x)[~mask] != np.asarray(batch["x"])[~mask]).any()
+    assert terms.shape == sites.shape[:2]
+    assert sites.size == batch["x"].size
+    np.testing.assert_allclose(terms.sum(1), evaluated(name)[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [n for n in TABLE if "vae" not in n and n not in AUTOREGRESSIVE])
 def test_a_flow_decodes_what_it_encoded(name):
     _, spec, _, _, batch = made(name)
     np.testing.assert_allclose(evaluated(name)[2], np.asarray(batch["x"], np.float32), atol=0 if spec.bins else 1e-5)

@@ -70,6 +70,27 @@ def test_conv2d_is_the_native_convolution(shape):
         check_close(*both(*operands(shape)), 1e-11)
 
 
+PADDED = [
+    ((2, 3, 4, 5), ((1, 0), (1, 1))),
+    ((2, 2, 3, 30), ((1, 0), (1, 0))),
+    ((2, 2, 30, 3), ((1, 0), (0, 1))),
+    ((1, 2, 3, 4), ((0, 0), (1, 0))),
+    ((3, 3, 2, 3), ((0, 0), (2, 0))),
+]
+
+
+@pytest.mark.parametrize(("shape", "padding"), PADDED)
+def test_conv2d_with_padding_is_the_native_convolution(shape, padding):
+    def padded(x, kernel):
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=NHWC)
+
+    with jax.enable_x64(True):
+        x, kernel, _ = operands(shape)
+        (g,) = draw(padded(x, kernel).shape)
+        ours = jax.jit(with_gradients(lambda x, kernel: conv2d(x, kernel, padding)))(x, kernel, g)
+        check_close(ours, with_gradients(padded)(x, kernel, g), 1e-11)
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 3, 4), (3, 3, 18, 2), (3, 3, 4, 5)])
 def test_conv2d_in_float32(shape):
     ours, theirs = both(*operands(shape, jnp.float32))
@@ -80,7 +101,8 @@ def test_conv2d_in_float32(shape):
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape[:2] != (1, 1)])
 def test_shapes_above_reach_every_form_of_the_kernel_gradient(shape):
     x, kernel, g = operands(shape, jnp.float32)
-    program = str(jax.make_jaxpr(lambda x, g: conv._kernel_gradient(x, g, kernel.shape))(x, g))
+    same = tuple((side // 2, side // 2) for side in shape[:2])
+    program = str(jax.make_jaxpr(lambda x, g: conv._kernel_gradient(x, g, kernel.shape, same))(x, g))
     assert ("conv_general_dilated" in program) == (SHAPES[shape] == "convolution")
 
 

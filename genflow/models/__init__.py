@@ -10,6 +10,7 @@ from genflow.models.boltzmann import boltzmann
 from genflow.models.ffjord import ffjord, ffjord_mlp
 from genflow.models.flowpp import flowpp
 from genflow.models.glow import glow
+from genflow.models.markov import markov
 from genflow.models.nice import nice
 from genflow.models.realnvp import coupling_flow, realnvp
 from genflow.models.residual_flow import residual_flow, residual_mlp_flow
@@ -25,6 +26,7 @@ MODELS = {
     "glow": glow,
     "jet": jet,
     "maf": maf,
+    "markov": markov,
     "nice": nice,
     "nsf": nsf,
     "realnvp": realnvp,

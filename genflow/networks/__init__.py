@@ -7,6 +7,7 @@ from genflow.networks.flowpp import checkerboard_context, gated_attention
 from genflow.networks.glow import glow_conv, zero_conv
 from genflow.networks.lipschitz import lipschitz_conv, lipschitz_mlp
 from genflow.networks.made import made, residual_made
+from genflow.networks.markov import markov_mlp
 from genflow.networks.mlp import mlp, residual_mlp
 from genflow.networks.resnet import resnet
 from genflow.networks.transformer import transformer
@@ -22,6 +23,7 @@ __all__ = [
     "lipschitz_conv",
     "lipschitz_mlp",
     "made",
+    "markov_mlp",
     "mlp",
     "residual_made",
     "residual_mlp",

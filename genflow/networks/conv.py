@@ -6,6 +6,8 @@ products that are already in that form; on GPU and TPU the native forms are used
 (to any order), no `jax.jvp` or `jax.jacfwd` through a network.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,79 +17,96 @@ from jaxtyping import Array, Float
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
-def conv2d(x: Float[Array, "B H W I"], kernel: Float[Array, "kh kw I O"]) -> Float[Array, "B H W O"]:
-    """Stride-1 SAME convolution; kernel sides must be odd. A 1x1 kernel is one 2-D matrix product."""
+Padding = tuple[tuple[int, int], tuple[int, int]]  # zeros above and below, left and right
+
+
+def conv2d(
+    x: Float[Array, "B H W I"], kernel: Float[Array, "kh kw I O"], padding: Padding | None = None
+) -> Float[Array, "B h w O"]:
+    """Stride-1 convolution. A 1x1 kernel is one 2-D matrix product.
+
+    Args:
+      padding: zeros around the image, at most kernel side - 1 each; None: as many as keep the size, for odd sides.
+    """
     if kernel.shape[:2] == (1, 1):
         return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], kernel.shape[-1])
-    return _spatial_conv(x, kernel)
+    if padding is None:
+        padding = tuple(((side - 1) // 2,) * 2 for side in kernel.shape[:2])
+    return _spatial_conv(x, kernel, padding)
 
 
-@jax.custom_vjp
-def _spatial_conv(x, kernel):
-    return jax.lax.platform_dependent(x, kernel, cpu=_cpu_conv, default=_native_conv)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _spatial_conv(x, kernel, padding):
+    forms = {"cpu": _cpu_conv, "default": _native_conv}
+    return jax.lax.platform_dependent(x, kernel, **{p: functools.partial(f, padding=padding) for p, f in forms.items()})
 
 
-def _forward(x, kernel):
-    return _spatial_conv(x, kernel), (x, kernel)
+def _forward(x, kernel, padding):
+    return _spatial_conv(x, kernel, padding), (x, kernel)
 
 
-def _backward(saved, g):
-    return jax.lax.platform_dependent(*saved, g, cpu=_cpu_gradients, default=_native_gradients)
+def _backward(padding, saved, g):
+    forms = {"cpu": _cpu_gradients, "default": _native_gradients}
+    return jax.lax.platform_dependent(*saved, g, **{p: functools.partial(f, padding=padding) for p, f in forms.items()})
 
 
 _spatial_conv.defvjp(_forward, _backward)
 
 
-def _native_conv(x, kernel):
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=_DIMENSIONS)
+def _native_conv(x, kernel, padding):
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=_DIMENSIONS)
 
 
-def _native_gradients(x, kernel, g):
-    return jax.vjp(_native_conv, x, kernel)[1](g)
+def _native_gradients(x, kernel, g, padding):
+    return jax.vjp(lambda x, kernel: _native_conv(x, kernel, padding), x, kernel)[1](g)
 
 
-def _cpu_conv(x, kernel):
+def _cpu_conv(x, kernel, padding):
     """For few output channels one matrix product, one column per kernel tap and channel, then a sum of shifts."""
     kh, kw, features_in, features_out = kernel.shape
     if kh * kw * features_out > features_in:
-        return _native_conv(x, kernel)
+        return _native_conv(x, kernel, padding)
     taps = kernel.transpose(2, 0, 1, 3).reshape(features_in, -1)
     products = (x.reshape(-1, features_in) @ taps).reshape(*x.shape[:3], -1)
     return sum(
         shifted[..., i * features_out : (i + 1) * features_out]
-        for i, shifted in enumerate(_shifts(jax.lax.optimization_barrier(_pad(products, kh, kw)), kh, kw))
+        for i, shifted in enumerate(_shifts(jax.lax.optimization_barrier(_pad(products, padding)), kh, kw))
     )
 
 
-def _cpu_gradients(x, kernel, g):
+def _cpu_gradients(x, kernel, g, padding):
     flipped = jax.lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-    return _spatial_conv(g, flipped), _kernel_gradient(x, g, kernel.shape)
+    return _spatial_conv(g, flipped, _reverse(padding, kernel.shape)), _kernel_gradient(x, g, kernel.shape, padding)
 
 
-def _kernel_gradient(x, g, shape):
+def _reverse(padding, shape):
+    """The padding with which the gradient of the output is convolved to that of the input."""
+    return tuple((side - 1 - first, side - 1 - last) for side, (first, last) in zip(shape, padding, strict=False))
+
+
+def _kernel_gradient(x, g, shape, padding):
     """d kernel, by whichever of three equal forms has the smallest patches matrix."""
     kh, kw, features_in, features_out = shape
     if kh * kw * features_in <= features_out:
-        columns = _columns(x, kh, kw)
+        columns = _columns(x, kh, kw, padding)
         return (columns.T @ g.reshape(-1, features_out)).reshape(shape)
     if kh * kw * features_out <= features_in:
-        columns = _columns(g, kh, kw)
+        columns = _columns(g, kh, kw, _reverse(padding, shape))
         flat = (columns.T @ x.reshape(-1, features_in)).reshape(kh, kw, features_out, features_in)
         return jnp.flip(flat, (0, 1)).swapaxes(2, 3)
-    padding = [((kh - 1) // 2,) * 2, ((kw - 1) // 2,) * 2]
     images, filters = jax.lax.optimization_barrier((x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)))
     gradient = jax.lax.conv_general_dilated(images, filters, (1, 1), padding, dimension_numbers=_DIMENSIONS)
     return gradient.transpose(1, 2, 0, 3)
 
 
-def _columns(x, kh, kw):
+def _columns(x, kh, kw, padding):
     """Patches matrix [B H W, kh kw C]; the barrier keeps XLA from fusing the copies into the product."""
-    patches = jnp.stack(_shifts(_pad(x, kh, kw), kh, kw), -2)
+    patches = jnp.stack(_shifts(_pad(x, padding), kh, kw), -2)
     return jax.lax.optimization_barrier(patches.reshape(-1, kh * kw * x.shape[-1]))
 
 
-def _pad(x, kh, kw):
-    return jnp.pad(x, ((0, 0), ((kh - 1) // 2,) * 2, ((kw - 1) // 2,) * 2, (0, 0)))
+def _pad(x, padding):
+    return jnp.pad(x, ((0, 0), *padding, (0, 0)))
 
 
 def _shifts(padded, kh, kw):

@@ -13,9 +13,9 @@ from genflow.report.canvas import LIGHT, axes, label_steps, style
 
 Rows = Sequence[Mapping]  # lines of metrics.jsonl
 
-LIKELIHOOD = {"bits/dim": "bits_per_dim", "nats": "nats"}  # unit -> its metric
 TITLES = {"learning_rate": "learning rate", "grad_norm": "gradient norm", "images_per_second": "examples/s"}
-NOT_CURVES = {"step", "split", "time_utc", *LIKELIHOOD.values()}
+LIKELIHOODS = {"bits_per_dim", "bits_per_char", "bits_per_sample", "nats"}
+NOT_CURVES = {"step", "split", "time_utc", *LIKELIHOODS}
 SAME_AS_LIKELIHOOD = {"loss", "nll"}  # in another unit
 LINE_HEIGHT = 0.031  # of a label beside the curves, in heights of the axes
 MAX_POINTS = 400  # of one drawn line; more rows than that are averaged in groups
@@ -55,13 +55,13 @@ def likelihood(rows: Rows, unit: str, baselines: Sequence[Mapping] = ()) -> Figu
     """Draws train and validation likelihood over the steps, with the baselines as thin labelled lines.
 
     Args:
-      unit: 'bits/dim' or 'nats', which chooses the metric.
+      unit: 'bits/dim', 'bits/char', 'bits/sample' or 'nats', which chooses the metric.
       baselines: each with 'name' and 'value', in that unit.
 
     Returns:
       The figure; None if no row holds a finite value of the metric.
     """
-    metric = LIKELIHOOD[unit]
+    metric = unit.replace("/", "_per_")
     train, validation = series(rows, "train", metric), series(rows, "validation", metric)
     steps, values = np.concatenate([train, validation], axis=1)
     if not np.isfinite(values).any():
@@ -75,7 +75,7 @@ def likelihood(rows: Rows, unit: str, baselines: Sequence[Mapping] = ()) -> Figu
             a.axhline(baseline["value"], color=LIGHT["muted"], linewidth=0.7, dashes=(2, 3), zorder=0.5)
         a.set_ylim(*_limits(steps, values, [baseline["value"] for baseline in levels]))
         _end_labels(a, [*_curve_labels(train, validation), *_level_labels(levels)])
-        a.set_ylabel("bits/dim" if unit == "bits/dim" else "negative log-likelihood (nats)")
+        a.set_ylabel("negative log-likelihood (nats)" if unit == "nats" else unit)
         label_steps(a, 6)
     return a.figure
 
@@ -140,7 +140,7 @@ def spread(wanted: np.ndarray, heights: np.ndarray) -> np.ndarray:
 def multiples(rows: Rows) -> dict[str, Figure]:
     """Draws every other training metric in a small plot of its own: learning rate, gradient norm and speed first."""
     found = dict.fromkeys(name for row in rows if row["split"] == "train" for name in row)
-    hidden = NOT_CURVES | (SAME_AS_LIKELIHOOD if {*LIKELIHOOD.values()} & {*found} else set())
+    hidden = NOT_CURVES | (SAME_AS_LIKELIHOOD if LIKELIHOODS & {*found} else set())
     drawn = {name: series(rows, "train", name) for name in sorted(found, key=_rank) if name not in hidden}
     return {_title(name): _multiple(name, *points) for name, points in drawn.items() if _has_news(name, points[1])}
 

@@ -1,7 +1,7 @@
 """Pixels: sheets of images, rows by temperature, reconstructions."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,6 +80,25 @@ def reconstructions(images: Images, decoded: Images, bins: int | None) -> Pictur
     largest = difference.max(where=np.isfinite(difference), initial=0)
     note = f"Largest difference {largest:.3g}" + (f" of {bins - 1} levels." if bins else ".")
     return Picture(rows, f"{note} {broken_note(decoded)}".strip())
+
+
+def completions(images: Images, known: np.ndarray, draws: Sequence[Images], bins: int | None) -> Picture:
+    """Returns originals, what is given of them (the rest gray), and completions.
+
+    Args:
+      known: bool, like one image or broadcast to it.
+      draws: each like `images`.
+    """
+    given = np.where(known, np.asarray(images, np.float32), (bins - 1) / 2 if bins else 0.0)
+    rows = {"original": _strip(images, bins), "given": _strip(given, bins)}
+    rows |= {f"completion {i + 1}": _strip(draw, bins) for i, draw in enumerate(draws)}
+    return Picture(rows)
+
+
+def stacked(picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
+    """Returns the rows of a picture of strips as one sheet."""
+    grid = np.concatenate([np.pad(row, ((0, GAP), (0, 0), (0, 0))) for row in picture.rows.values()])[:-GAP]
+    return np.where(grid[..., 3:] > 0, grid[..., :3], np.uint8(255))
 
 
 def _strip(images: Images, bins: int | None) -> UInt8[np.ndarray, "h w 4"]:

@@ -13,7 +13,6 @@ BOUNDS = {
     "lower": ("≤ ", "upper limit, from a lower bound on the likelihood"),
     "estimate": ("≈ ", "estimate, neither an upper nor a lower limit"),
 }
-UNITS = {"bits/dim": "bits/dim", "nats": "nats per example"}
 LIMIT = "entropy of the data"  # the one baseline that no model can be better than
 
 
@@ -51,7 +50,7 @@ def _score(record: Mapping) -> Markup:
     return element(
         "div",
         element("p", prefix, number(record.get("value"), places), element("span", error), class_="value"),
-        element("p", UNITS[record["unit"]], class_="unit"),
+        element("p", "nats per example" if record["unit"] == "nats" else record["unit"], class_="unit"),
         element("small", f"{split}; ± is one standard error. {meaning.capitalize()}; lower is better."),
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from genflow import cli, summary, train
+from genflow import cli, train, trained
 from genflow.analysis.directions import compare
 from genflow.report.directions import two_directions
 from genflow.report.figures import lattice
@@ -38,7 +38,7 @@ def main() -> None:
     print(output)
 
 
-def fitted(forward_weight: int, reverse_weight: int, folder: Path) -> summary.Trained:
+def fitted(forward_weight: int, reverse_weight: int, folder: Path) -> trained.Trained:
     """Trains one flow as configs/reverse_kl_toy.py does, but on this target, in this direction and for fewer steps."""
     fields = {
         "data.name": f"target:{TARGET}",
@@ -50,7 +50,7 @@ def fitted(forward_weight: int, reverse_weight: int, folder: Path) -> summary.Tr
     }
     words = [f"--config.{field}={value}" for field, value in fields.items()]
     train.train(cli.parse(["main.py", "--config=configs/reverse_kl_toy.py", *words]), str(folder))
-    return summary.load_trained(folder)
+    return trained.load_trained(folder)
 
 
 if __name__ == "__main__":

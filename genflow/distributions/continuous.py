@@ -1,4 +1,4 @@
-"""Log-densities and samplers as functions; log-probabilities are nats, elementwise unless the name says otherwise."""
+"""Continuous densities and their samplers as functions; nats, elementwise unless the name says otherwise."""
 
 import functools
 import math
@@ -76,34 +76,3 @@ def logistic_log_prob(x: Array, mean: Array | float = 0.0, log_scale: Array | fl
 def normal_kl(mean: Array, log_std: Array) -> Array:
     """KL(N(mean, exp(log_std)^2) || N(0, 1)), elementwise. Kingma and Welling (2014), arXiv:1312.6114, appendix B."""
     return 0.5 * (jnp.exp(2 * log_std) + mean**2 - 1) - log_std
-
-
-def bernoulli_log_prob(x: Array, logits: Array) -> Array:
-    """Log Bernoulli(x; sigmoid(logits)) for x in {0, 1}, elementwise."""
-    return -jax.nn.softplus(jnp.where(x > 0.5, -logits, logits))
-
-
-def discretized_logistic_log_prob(x: Array, mean: Array, log_scale: Array, bins: int) -> Array:
-    """Log-mass of integer x in 0 .. bins - 1 under a logistic rounded to bins; the outer bins take the tails.
-
-    Args:
-      mean, log_scale: in units of the data range, which is mapped to [-1, 1] (bin width 2 / (bins - 1)).
-
-    Reference: Salimans et al. (2017), PixelCNN++, arXiv:1701.05517, equation 2.
-    """
-    half = 1.0 / (bins - 1)
-    centered = (2.0 * x / (bins - 1) - 1.0) - mean
-    inverse_scale = jnp.exp(-log_scale)
-    upper, lower = inverse_scale * (centered + half), inverse_scale * (centered - half)
-    # log(sigmoid(u) - sigmoid(l)) = log sigmoid(u) + log sigmoid(-l) + log(1 - exp(l - u)), stable for any u > l
-    inside = jax.nn.log_sigmoid(upper) + jax.nn.log_sigmoid(-lower) + jnp.log(-jnp.expm1(lower - upper))
-    edges = jnp.where(x < 0.5, jax.nn.log_sigmoid(upper), jax.nn.log_sigmoid(-lower))
-    return jnp.where((x < 0.5) | (x > bins - 1.5), edges, inside)
-
-
-def discretized_logistic_sample(
-    key: Array, mean: Array, log_scale: Array, bins: int, temperature: float = 1.0
-) -> Array:
-    """Draws integers 0 .. bins - 1 (as floats) from the rounded logistic; `temperature` multiplies the scale."""
-    x = mean + temperature * jnp.exp(log_scale) * jax.random.logistic(key, mean.shape, mean.dtype)
-    return jnp.clip(jnp.round((x + 1.0) * (bins - 1) / 2.0), 0, bins - 1)
