@@ -43,7 +43,7 @@ def run(flags, config):
     if flags.mode == "eval":
         use.evaluate_run(flags.workdir, flags.seed)
     elif flags.mode == "sample":
-        use.sample_run(flags.workdir, flags.num, cli.temperature(), flags.seed, flags.label)
+        use.sample_run(flags.workdir, **cli.sampling())
     else:
         try:
             train.train(config, flags.workdir, common.RESUMABLE)

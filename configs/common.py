@@ -19,6 +19,8 @@ CHOICES = {
     "compute.matmul_precision": ("float32", "tensorfloat32", "bfloat16", "default"),
     "model.memory": ("store", "remat", "invert"),
     "model.coupling": ("affine", "additive", "spline"),
+    "model.layer": ("row", "diagonal"),
+    "model.positions": ("learned", "rotary"),
 }
 # Fields that must be above zero; every other number must be finite and not negative (but see SIGNED).
 POSITIVE = (
@@ -63,7 +65,7 @@ def base() -> ConfigDict:
     c.seed = 0  # of everything: initialization, batches, noise (integer >= 0)
 
     c.data = ConfigDict()
-    c.data.name = "digits"  # digits, patches, a 2-D density (moons, rings, ...), a TFDS name, array:FILE or folder:DIR
+    c.data.name = "digits"  # digits, moons, ..., a prepared set, array:FILE, folder:DIR, text:FILE; see docs/data.md
     c.data.data_dir = ""  # where prepared data sets are; empty: $GENFLOW_DATA, $TFDS_DATA_DIR or ~/tensorflow_datasets
     c.data.batch_size = 128  # examples a step, over all devices and hosts
     c.data.validation = 0.1  # held out for choosing the checkpoint where no official part exists (fraction of train)

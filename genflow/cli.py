@@ -28,15 +28,20 @@ flags.DEFINE_string(
     "temperature", "1.0", "sample: scale of the latent noise; 0.7,0.8,1 for a flow of 3 levels, the coarsest first"
 )
 flags.DEFINE_integer("label", None, "sample: the class, of a model with conditional=True; every class in turn without")
+flags.DEFINE_string("prompt", "", "sample: how every sample begins, of an autoregressive model of text")
+flags.DEFINE_float("given", 0.0, "sample: complete test examples of which this fraction is kept", 0.0, 1.0)
+flags.DEFINE_integer("top_k", 0, "sample: draw from so many of the likeliest values only; 0: all", lower_bound=0)
+flags.DEFINE_float("top_p", 1.0, "sample: draw from the likeliest values that reach this probability", 0.0, 1.0)
 flags.DEFINE_integer("seed", 0, "eval, sample: of the noise that this call draws", lower_bound=0, upper_bound=LARGEST)
 flags.DEFINE_string("coordinator", "", "several hosts: HOST:PORT of process 0, or auto on Cloud TPU, SLURM, Open MPI")
 flags.DEFINE_integer("num_processes", 1, "several hosts: how many, unless auto", lower_bound=1)
 flags.DEFINE_integer("process_id", 0, "several hosts: which one this is, unless auto", lower_bound=0)
 flags.DEFINE_bool("list_configs", False, "print a table of the experiments and exit")
 OURS = (
-    *("config", "mode", "workdir", "num", "temperature", "label", "seed"),
+    *("config", "mode", "workdir", "num", "temperature", "label", "prompt", "given", "top_k", "top_p", "seed"),
     *("coordinator", "num_processes", "process_id", "list_configs"),
 )
+SAMPLING = ("label", "prompt", "given", "top_k", "top_p")
 TRAINING = {"num": "sample.num", "temperature": "sample.temperatures", "seed": "seed"}  # what training reads instead
 
 
@@ -54,11 +59,14 @@ def parse(argv: Sequence[str]) -> ConfigDict | None:
     if FLAGS.mode == "train":
         if name := next((n for n in TRAINING if FLAGS[n].present), ""):
             raise UserError(f"--{name} is for --mode=eval and sample; for training set --config.{TRAINING[name]}")
-        if FLAGS["label"].present:
-            raise UserError("--label is for --mode=sample; train with --config.model.conditional=True first")
+        if name := next((n for n in SAMPLING if FLAGS[n].present), ""):
+            hint = "; train with --config.model.conditional=True first" * (name == "label")
+            raise UserError(f"--{name} is for --mode=sample{hint}")
         return load_config(FLAGS.config, overrides)
     if overrides or FLAGS["config"].present:
         raise UserError(f"--mode={FLAGS.mode} reads the configuration from --workdir; leave --config out")
+    if FLAGS.top_p == 0:
+        raise UserError("flag --top_p=0: must be above zero")
     _check_run_folder(FLAGS.mode, FLAGS.workdir)
     return None
 
@@ -92,6 +100,11 @@ def temperature() -> float | tuple[float, ...]:
     if min(values) < 0:
         raise UserError(f"flag --temperature={shown(text)}: must not be negative")
     return values if len(values) > 1 else values[0]
+
+
+def sampling() -> dict:
+    """The flags of --mode=sample, as the arguments of `use.sample_run`."""
+    return {name: FLAGS[name].value for name in ("num", "seed", *SAMPLING)} | {"temperature": temperature()}
 
 
 def _flag_hint(word):
@@ -207,6 +220,7 @@ def help_text() -> str:
         "  python main.py --config.optimizer.learning_rate=3e-4  with a value changed",
         "  python main.py --mode=eval --workdir=RUN              score a run on its test part",
         "  python main.py --mode=sample --workdir=RUN --num=64 --temperature=0.7",
+        "  python main.py --mode=sample --workdir=RUN --given=0.5    complete test examples (autoregressive models)",
         "",
         "Flags:",
         *(f"  --{name:<14}{FLAGS[name].help} (default: {FLAGS[name].default!r})" for name in OURS),

@@ -118,10 +118,12 @@ class Model(NamedTuple):
     energy(params, state, x, cond=None) -> [B], score(params, state, x, cond=None) -> like x.
     sample_log_prob(params, state, key, num) -> (x, [num] nats): samples and the exact log-density of each, in one pass.
     target: the unnormalized density that the model is fitted to (a `targets.Target`), which weighs its samples.
-    complete(params, state, key, x, known, cond=None, temperature=1.0, top_k=0, top_p=1.0, method='cached') -> x: draws,
-        in the model's order, what `known` (bool, like x or broadcast to it) does not mark; `sample` with parts given.
+    complete(params, state, key, x, known, cond=None, temperature=1.0, top_k=0, top_p=1.0, method='cached',
+        num_sites=None) -> x: draws, in the model's order, what `known` (bool, like x or broadcast to it) does not mark,
+        of the first `num_sites` sites; `sample` with parts given.
     site_log_prob(params, state, key, batch) -> [B, L] nats: the terms of log_prob, log p(x_i | x_1 .. x_(i-1)), in the
         model's order; sites(x [B, *event]) -> [B, L, C] brings an event into that order.
+    receptive_field: how many sites before its own a term depends on at most; 0: on all, or the model has no sites.
     """
 
     init: Callable[..., tuple[dict[str, Params], PyTree]]
@@ -138,6 +140,7 @@ class Model(NamedTuple):
     complete: Callable[..., Array] | None = None
     site_log_prob: Callable[..., Float[Array, "B L"]] | None = None
     sites: Callable[[Array], Array] | None = None
+    receptive_field: int = 0
 
 
 def sum_event(a: Float[Array, "B *event"]) -> Float[Array, " B"]:

@@ -26,7 +26,7 @@ class Score(NamedTuple):
 
 
 def unit(spec: Spec) -> str:
-    """'nats' an example for continuous data (they have no bin) and, by custom, for binary images; else bits a dimension.
+    """'nats' an example for continuous data, which have no bin, and for binary images; else bits a dimension.
 
     A dimension is a channel of a pixel ('bits/dim'), a character ('bits/char') or a sample of sound ('bits/sample').
     """
@@ -126,8 +126,14 @@ def sampler(model: Model, params: Params, state, num: int, cond=None) -> Callabl
 
     Non-finite samples stay as they are; `nonfinite` counts them.
     """
-    draw = jax.jit(lambda p, s, key, temperature: model.sample(p, s, key, num, cond, temperature))
-    return lambda key, temperature=1.0: to_host(draw(params, state, key, temperature)).astype(np.float32)
+    draw = compiled_sample(model.sample)
+    return lambda key, temperature=1.0: to_host(draw(params, state, key, num, cond, temperature)).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=8)
+def compiled_sample(sample: Callable) -> Callable:
+    """Jit of a model's sample; the sheets of one run, while it trains and after, share it."""
+    return jax.jit(sample, static_argnums=3)
 
 
 def nonfinite(samples: np.ndarray) -> int:

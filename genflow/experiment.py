@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -94,7 +93,7 @@ def make_feed(experiment: Experiment) -> Feed:
         arrays = {name: put(mesh, a, replicated(mesh)) for name, a in experiment.train.arrays.items()}
 
         def gather(step, arrays, index):
-            return transformed(step, {name: jnp.take(a, index, axis=0) for name, a in arrays.items()})
+            return transformed(step, experiment.train.gather(arrays, index))
 
         return Feed(arrays, lambda step, count: entries(step, count, indices), gather)
     read = _reader(experiment) if placement(experiment) == "stream" else lambda s: experiment.train.fetch(indices(s))

@@ -1,4 +1,4 @@
-"""What a run shows of its model: sheets of samples, reconstructions, completions, densities, each kind of data its own."""
+"""What a run shows of its model: samples, reconstructions, completions, densities, each kind of data its own way."""
 
 import pathlib
 import re
@@ -7,14 +7,17 @@ import jax
 import numpy as np
 
 from genflow.core import Spec
+from genflow.data.text import decode
 from genflow.evaluate import nonfinite, round_trip, sampler
 from genflow.experiment import Experiment
-from genflow.report import figures, images
+from genflow.report import figures, images, sound, text
 from genflow.trained import Trained
 
 PICTURE_EXAMPLES = 12  # a row of samples or reconstructions
 SCATTER_EXAMPLES = 2_000
+SOUNDS, SOUNDS_IN_A_ROW = 6, 3
 COMPLETIONS = 3  # of each occluded example
+CONTINUATIONS = 3  # of as many prompts, from all over the test part
 
 
 def draw(trained: Trained, workdir: pathlib.Path) -> tuple[dict, int]:
@@ -100,13 +103,50 @@ def _log_density(trained, real):
     return np.asarray(jax.jit(model.log_prob)(trained.params, trained.state, None, {"x": grid}))
 
 
+def _draw_text(trained, workdir):
+    """Samples by temperature, and prompts of the test part continued."""
+    experiment, spec = trained.experiment, trained.experiment.spec
+    config, key = experiment.config.sample, jax.random.key(experiment.config.seed)
+    test = experiment.evaluation["test"]
+    few = test.fetch(np.linspace(0, test.num - 1, CONTINUATIONS).astype(int))
+    draws = sampler(experiment.model, trained.params, trained.state, config.num, _conditions(trained, few, config.num))
+    rows = {t: draws(key, t) for t in config.temperatures}
+    (workdir / "samples").mkdir(exist_ok=True)
+    for temperature, row in rows.items():
+        _save_text(spec, row, f"{workdir}/samples/temperature_{temperature:g}")
+    pictures = {}
+    if rows:
+        readable = {t: [decode(spec, x) for x in row[: text.SHOWN]] for t, row in rows.items()}
+        pictures["Samples by temperature"] = text.temperatures(readable)
+    if experiment.model.complete is not None:
+        pictures["Continuations"] = text.continuations(_continuations(trained, few))
+    return pictures, 0
+
+
+def _continuations(trained, test):
+    """Windows of test text, of which the first quarter is given."""
+    spec, model = trained.experiment.spec, trained.experiment.model
+    given = max(spec.dims // 4, 1)
+    known, cond = np.arange(spec.dims) < given, _conditions(trained, test, len(test["x"]))
+    complete = jax.jit(lambda p, s, key: model.complete(p, s, key, test["x"], known, cond))
+    drawn = np.asarray(complete(trained.params, trained.state, jax.random.key(trained.experiment.config.seed)))
+    parts = [(x[:given], y[given:], x[given:]) for x, y in zip(test["x"], drawn, strict=True)]
+    return [text.Continued(*(decode(spec, part) for part in three)) for three in parts]
+
+
+def _save_text(spec, drawn, stem):
+    text.save_txt([decode(spec, x) for x in drawn], f"{stem}.txt")
+    return [f"{stem}.txt"]
+
+
 def write_sheet(experiment: Experiment, workdir: pathlib.Path, params, state, step: int) -> None:
     """A sheet of samples while training, samples/step_N.png; the same noise at every step."""
-    if len(experiment.spec.shape) != 3:
+    if experiment.spec.kind not in SAVE:
         return
     key = jax.random.key(experiment.config.seed)
     drawn = sampler(experiment.model, params, state, experiment.config.sample.num)(key)
-    _write_png(workdir, f"step_{step:08d}", images.sheet(drawn, experiment.spec.bins))
+    (workdir / "samples").mkdir(exist_ok=True)
+    save(experiment.spec, drawn, f"{workdir}/samples/step_{step:08d}")
 
 
 def _write_png(workdir, name, picture):
@@ -115,5 +155,55 @@ def _write_png(workdir, name, picture):
     images.save_png(picture, folder / f"{name}.png")
 
 
-DRAW = {"images": _draw_images, "vectors": _draw_vectors}
-SAVE = {"images": _save_sheet}
+def _draw_sound(trained, workdir):
+    """Clips of samples beside test recordings of the same conditions, of colder samples, and completions."""
+    experiment, spec = trained.experiment, trained.experiment.spec
+    config, key = experiment.config.sample, jax.random.key(experiment.config.seed)
+    num = min(config.num, SOUNDS)
+    test = experiment.evaluation["test"]
+    spread = np.arange(num) * 0.618 % 1  # of a part that is sorted, by class, speaker and take, with no common period
+    batch = test.fetch((spread * test.num).astype(int))
+    given = _conditions(trained, batch, num)
+    draws = sampler(experiment.model, trained.params, trained.state, num, given)
+    sounds = draws(key)
+    captions = _captions(batch, num) if given else _captions({}, num)
+    pictures = {"Samples": sound.clips(sounds, spec.sample_rate, captions)}
+    pictures["Test recordings"] = sound.clips(batch["x"], spec.sample_rate, _captions(batch, num))
+    for t in config.temperatures:
+        cold = draws(key, t)[:SOUNDS_IN_A_ROW]
+        pictures[f"Samples at temperature {t:g}"] = sound.clips(cold, spec.sample_rate, captions[: len(cold)])
+    if experiment.model.complete is not None:
+        pictures["Completions"] = _completed_sounds(trained, batch)
+    (workdir / "samples").mkdir(exist_ok=True)
+    _save_sound(spec, sounds, str(workdir / "samples" / f"step_{trained.step:08d}"))
+    return pictures, nonfinite(sounds)
+
+
+def _completed_sounds(trained, batch):
+    """Test recordings, each beside what the model makes of its first half, twice."""
+    spec, model = trained.experiment.spec, trained.experiment.model
+    first = {name: a[:SOUNDS_IN_A_ROW] for name, a in batch.items()}
+    num, half = len(first["x"]), spec.dims // 2
+    known, cond = np.arange(spec.dims) < half, _conditions(trained, first, num)
+    complete = jax.jit(lambda p, s, key: model.complete(p, s, key, first["x"], known, cond))
+    draws = [complete(trained.params, trained.state, jax.random.key(seed)) for seed in range(SOUNDS_IN_A_ROW - 1)]
+    return sound.completions(first["x"], draws, half, spec.sample_rate, _captions(batch, num))
+
+
+def _captions(batch, num):
+    """What each of the first `num` examples of a batch is; a number where it has neither label nor condition."""
+    captions = [f"{i + 1}" for i in range(num)]
+    if "label" in batch:
+        captions = [f"{c}. class {label}" for c, label in zip(captions, batch["label"], strict=False)]
+    if "cond" in batch:
+        captions = [f"{c}, condition {np.argmax(cond)}" for c, cond in zip(captions, batch["cond"], strict=False)]
+    return captions
+
+
+def _save_sound(spec, drawn, stem):
+    images.save_png(sound.sheet(drawn, spec.sample_rate), f"{stem}.png")
+    return [f"{stem}.png", *sound.save_wavs(drawn, spec.sample_rate, stem)]
+
+
+DRAW = {"images": _draw_images, "text": _draw_text, "sound": _draw_sound, "vectors": _draw_vectors}
+SAVE = {"images": _save_sheet, "sound": _save_sound, "text": _save_text}

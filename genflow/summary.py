@@ -87,7 +87,10 @@ def part_score(
 def baseline_scores(experiment: Experiment) -> dict[str, Score]:
     """The baselines, fitted on the training part, on the same test part by the same ruler."""
     train, seed = experiment.train, experiment.config.seed
-    batch = train.fetch(np.arange(min(train.num, BASELINE_EXAMPLES)))
+    last, count = train.num - 1, min(train.num, BASELINE_EXAMPLES)
+    # the first windows of a text overlap
+    index = np.linspace(0, last, count).astype(int) if experiment.spec.kind == "text" else np.arange(count)
+    batch = train.fetch(index)
     x = binarize(experiment.config.data.binarize)(jax.random.key(seed), batch["x"])
     fitted = baselines(experiment.spec, np.asarray(x))
     scores = {name: part_score(experiment, model, {}, {}, "test", seed) for name, model in fitted.items()}
@@ -117,6 +120,7 @@ def make_record(
         "command": shlex.join(["python", *sys.argv]),
         "config_hash": folders.config_hash(config),
         "model": config.model.name,
+        "receptive_field": experiment.model.receptive_field,
         "data": experiment.spec.name,
         "bound": experiment.model.bound,
         "unit": unit(experiment.spec),
@@ -175,6 +179,8 @@ def table(record: Mapping, workdir: pathlib.Path) -> str:
     ]
     known = [d for d in record["diagnostics"] if d["value"] is not None]
     lines += [f"  {d['name']:<40}{_figure(d['value'], d['standard_error'])}" for d in known]
+    if record["receptive_field"]:
+        lines.append(f"  {'receptive field':<40}{record['receptive_field']:>7,} sites before each")
     return "\n".join([*lines, *paths(record, workdir)])
 
 

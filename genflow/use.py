@@ -7,8 +7,10 @@ import jax
 import numpy as np
 
 from genflow import workdir as folders
+from genflow.data.text import encode
 from genflow.errors import UserError
 from genflow.evaluate import nonfinite, sampler, unit
+from genflow.hosts import to_host
 from genflow.pictures import save
 from genflow.summary import finite, part_scores
 from genflow.trained import load_trained
@@ -41,23 +43,43 @@ def evaluate_run(workdir: str, seed: int = 0) -> dict:
 
 
 def sample_run(
-    workdir: str, num: int = 64, temperature: float | tuple[float, ...] = 1.0, seed: int = 0, label: int | None = None
+    workdir: str,
+    num: int = 64,
+    temperature: float | tuple[float, ...] = 1.0,
+    seed: int = 0,
+    label: int | None = None,
+    prompt: str = "",
+    given: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
 ) -> np.ndarray:
-    """Draws from the chosen checkpoint; writes samples/*.npy and, for images, a PNG sheet.
+    """Draws from the chosen checkpoint; writes samples/*.npy and, by kind of data, a PNG sheet, text or sound.
 
     Args:
       temperature: of the latents: one number, or one for each level of a multi-scale flow, the coarsest first.
       label: class of all samples, for a conditional model.
+      prompt: how every sample begins, for a model of text.
+      given: this fraction of test examples (their upper rows, first characters or samples of sound) is kept and the
+        rest drawn, for an autoregressive model.
+      top_k, top_p: only the likeliest values, for an autoregressive model with a softmax.
+
+    Raises:
+      UserError: the run has no use for one of them.
     """
     path = pathlib.Path(workdir).expanduser().resolve()
     trained = load_trained(path)
     experiment = trained.experiment
-    cond = _class_of(experiment, num, label)
+    cond = _conditions(experiment, num, label, given)
+    key = jax.random.key(seed)
     try:
-        drawn = sampler(experiment.model, trained.params, trained.state, num, cond)(jax.random.key(seed), temperature)
+        if prompt or given or top_k or top_p < 1:
+            drawn = _complete(trained, key, num, temperature, cond, prompt, given, top_k, top_p)
+        else:
+            drawn = sampler(experiment.model, trained.params, trained.state, num, cond)(key, temperature)
     except ValueError as error:
-        raise UserError(f"--temperature: {error}") from error
-    stem = path / "samples" / _stem(num, temperature, seed, label)
+        raise UserError(f"--mode=sample: {error}") from error
+    stem = path / "samples" / _stem(num, temperature, seed, label=label, given=given, top_k=top_k, top_p=top_p)
+    stem = stem.with_name(stem.name + "_prompt" * bool(prompt))
     stem.parent.mkdir(exist_ok=True)
     np.save(f"{stem}.npy", drawn)
     written = [f"{stem}.npy", *save(experiment.spec, drawn, str(stem))]
@@ -67,17 +89,55 @@ def sample_run(
     return drawn
 
 
-def _class_of(experiment, num, label):
-    if label is None:
-        return None
-    classes = experiment.spec.num_classes if getattr(experiment.config.model, "conditional", False) else 0
-    if not 0 <= label < classes:
+def _complete(trained, key, num, temperature, cond, prompt, given, top_k, top_p):
+    experiment, model = trained.experiment, trained.experiment.model
+    if model.complete is None:
+        name = experiment.config.model.name
+        raise UserError(f"--prompt, --given, --top_k and --top_p are for autoregressive models; {name} is none")
+    x, known = _beginning(experiment, num, prompt, given)
+    complete = jax.jit(lambda p, s, key: model.complete(p, s, key, x, known, cond, temperature, top_k, top_p))
+    return to_host(complete(trained.params, trained.state, key))
+
+
+def _beginning(experiment, num, prompt, given):
+    """Examples, and what of them is known."""
+    spec = experiment.spec
+    if prompt and given:
+        raise UserError("--prompt and --given are two ways to begin; choose one")
+    if not prompt:
+        rows = np.arange(spec.shape[0]) < round(given * spec.shape[0])
+        return _test_examples(experiment, num)["x"], rows.reshape(-1, *(1,) * (len(spec.shape) - 1))
+    if spec.kind != "text":
+        raise UserError(f"--prompt is for models of text; {spec.name} is {spec.kind}")
+    tokens = encode(spec, prompt)
+    if len(tokens) > spec.dims:
+        raise UserError(f"--prompt has {len(tokens)} symbols, more than the {spec.dims} of an example")
+    x = np.zeros((num, *spec.shape), np.int32)
+    x[:, : len(tokens)] = tokens
+    return x, np.arange(spec.dims) < len(tokens)
+
+
+def _test_examples(experiment, num):
+    test = experiment.evaluation["test"]
+    return test.fetch(np.linspace(0, test.num - 1, num).astype(int))
+
+
+def _conditions(experiment, num, label, given):
+    """Those of the test examples that are completed or give condition vectors, and the class that is asked for."""
+    spec, conditional = experiment.spec, getattr(experiment.config.model, "conditional", False)
+    classes = spec.num_classes if conditional else 0
+    if label is not None and not 0 <= label < classes:
         wanted = f"0 .. {classes - 1}" if classes else "a run with config.model.conditional=True on data with labels"
         raise UserError(f"--label={label}: wanted {wanted}")
-    return {"label": np.full(num, label, np.int32)}
+    if not conditional:
+        return None
+    examples = _test_examples(experiment, num) if given or spec.cond_dims else {}
+    chosen = {} if label is None else {"label": np.full(num, label, np.int32)}
+    return {name: a for name, a in examples.items() if name != "x"} | chosen
 
 
-def _stem(num, temperature, seed, label):
+def _stem(num, temperature, seed, **options):
     scales = temperature if isinstance(temperature, tuple) else (temperature,)
     stem = f"num_{num}_temperature_{'_'.join(f'{t:g}' for t in scales)}_seed_{seed}"
-    return stem if label is None else f"{stem}_label_{label}"
+    unused = {"label": None, "given": 0.0, "top_k": 0, "top_p": 1.0}
+    return stem + "".join(f"_{name}_{value:g}" for name, value in options.items() if value != unused[name])

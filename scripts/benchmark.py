@@ -5,6 +5,7 @@ Examples:
     python scripts/benchmark.py --quick
     python scripts/benchmark.py --width=512 --depths=32 --rounds=3
     python scripts/benchmark.py --suite=flows --parts=maf_train,spline_train
+    python scripts/benchmark.py --suite=autoregressive
 
 The peers take part where --peer_python or $GENFLOW_PEER_PYTHON names the Python of an environment that has them:
     python3.11 -m venv ~/peer && ~/peer/bin/pip install torch==2.13.0 normflows==1.7.3 numpy
@@ -20,13 +21,15 @@ import os
 import sys
 from pathlib import Path
 
-from genflow.benchmark import core_suite, flows_suite
+from genflow.benchmark import autoregressive_suite, core_suite, flows_suite
 from genflow.errors import UserError
 
 SUITES = {
     "core": (core_suite.Sizes(), core_suite.QUICK, core_suite.run),
     "flows": (flows_suite.Sizes(), flows_suite.QUICK, flows_suite.run),
+    "autoregressive": (autoregressive_suite.Sizes(), autoregressive_suite.QUICK, autoregressive_suite.run),
 }
+PARTS = f"of --suite=flows: {', '.join(flows_suite.PARTS)}; of autoregressive: {', '.join(autoregressive_suite.PARTS)}"
 SIZES = ("parts", "depths", "memory", "width", "widths", "rounds", "steps")
 
 
@@ -51,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", choices=SUITES, default="core", help="what to measure")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, and few parts unless --parts: does it run?")
-    parser.add_argument("--parts", type=words, help=f"of --suite=flows ({','.join(flows_suite.PARTS)})")
+    parser.add_argument("--parts", type=words, help=PARTS)
     parser.add_argument("--depths", type=depths, help="K of the Glow steps (core: 8,16,32; flows: 8,32)")
     parser.add_argument("--memory", type=words, help="our modes (store,remat,invert)")
     parser.add_argument("--width", type=positive, help="hidden channels, --suite=core (128)")

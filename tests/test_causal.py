@@ -27,8 +27,27 @@ class Row(NamedTuple):
 
 # A new causal network adds a row.
 TABLE = {
+    "gpt": Row(networks.gpt((6,), 4, 4, 2, 2)(4), (6, 1)),
+    "gpt, rotary, conditional": Row(
+        networks.gpt((5,), 4, 4, 1, 2, positions="rotary", tied=False)(4), (5, 1), cond_dims=3
+    ),
+    "gpt, grid": Row(networks.gpt((2, 1, 3), 4, 4, 1, 1, memory="remat")(4), (6, 1)),
+    "masked_perceptron": Row(networks.masked_perceptron((9, 7), 4)(4), (7, 1)),
+    "masked_perceptron, conditional": Row(networks.masked_perceptron((9,), 4, direct=False)(4), (5, 1), cond_dims=3),
+    "pixelrnn, row": Row(networks.pixelrnn((2, 3, 3), 4, "row", 6, 2)(4), (18, 1)),
+    "pixelrnn, row, conditional": Row(networks.pixelrnn((4, 4, 1), 4, "row", 8, 1)(4), (16, 1), cond_dims=3),
+    "pixelrnn, diagonal": Row(networks.pixelrnn((3, 2, 3), 4, "diagonal", 6, 2)(4), (18, 1)),
+    "pixelrnn, diagonal, conditional": Row(networks.pixelrnn((4, 4, 1), 4, "diagonal", 8, 1)(4), (16, 1), cond_dims=3),
     "markov_mlp": Row(networks.markov_mlp(3, (8,), 4)(4), (9, 1), sees=3),
     "markov_mlp, conditional": Row(networks.markov_mlp(2, (8,), 4)(4), (5, 1), cond_dims=3, sees=2),
+    "gated_pixelcnn": Row(networks.gated_pixelcnn(2, 1, 4, 4, 1, 4)(4), (14, 1), sees=9),
+    "gated_pixelcnn, conditional": Row(networks.gated_pixelcnn(2, 2, 4, 4, 1, 8)(4), (8, 1), cond_dims=3),
+    "pixelcnn": Row(networks.pixelcnn(2, 1, 4, 4, 1, 8)(4), (14, 1), sees=9),
+    "pixelcnn, conditional": Row(networks.pixelcnn(2, 2, 4, 4, 1, 8)(4), (8, 1), cond_dims=3),
+    "pixelcnnpp": Row(networks.pixelcnnpp(4, 2, 1, 4, 4)(4), (16, 1)),
+    "pixelcnnpp, conditional": Row(networks.pixelcnnpp(4, 1, 1, 4, 2)(8), (6, 2), cond_dims=3),
+    "wavenet": Row(networks.wavenet((1, 2), 4, 4, 4)(4), (7, 1), sees=5),
+    "wavenet, conditional": Row(networks.wavenet((1, 2), 4, 4, 4)(4), (7, 1), cond_dims=3, sees=5),
 }
 
 
@@ -123,13 +142,25 @@ def test_all_samplers_draw_the_same_sites_and_keep_what_is_known(name):
         assert 1 <= int(rounds) <= row.sites[0] + 1
 
 
+def test_drawing_can_end_early():
+    row, params, x, _ = made("markov_mlp")
+    known = jnp.zeros(x.shape[:2], bool)
+    key = jax.random.key(5)
+    whole = draw_sites("naive", row.network, draw(row), params, key, x, known).sites
+    wanted = np.concatenate([whole[:, :4], x[:, 4:]], axis=1)
+    for method in METHODS:
+        drawn = draw_sites(method, row.network, draw(row), params, key, x, known, num_sites=4).sites
+        np.testing.assert_array_equal(drawn, wanted, err_msg=method)
+
+
 def test_a_window_that_is_too_small_is_noticed():
     """The windowed sampler agrees because the window is right, not because windows do not matter."""
     row, params, x, _ = made("markov_mlp")
     narrow = row.network._replace(window=(2, 1))
     known = jnp.zeros(x.shape[:2], bool)
+    x, known = jnp.tile(x, (8, 1, 1)), jnp.tile(known, (8, 1))
     drawn = [
-        draw_sites(method, network, draw(row), params, jax.random.key(5), jnp.tile(x, (8, 1, 1)), jnp.tile(known, (8, 1)))
+        draw_sites(method, network, draw(row), params, jax.random.key(5), x, known)
         for method, network in (("naive", row.network), ("windowed", narrow))
     ]
     assert (np.asarray(drawn[0].sites) != np.asarray(drawn[1].sites)).any()

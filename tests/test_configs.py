@@ -16,14 +16,16 @@ from configs import common
 from genflow import cli, models, schema, workdir
 from genflow.data.densities import DENSITIES
 from genflow.metrics import read_rows
+from genflow.report.text import RULE
 
 FILES = {path.stem: path for path in cli.config_files()}
-EMBEDDED = ("digits", "patches", *DENSITIES)
+EMBEDDED = ("descriptions", "digits", "patches", "tones", *DENSITIES)
 DRAWN = ("synthetic:", "target:", "trajectories:")
 RECORD = set(
-    "name paper expect command config_hash model data bound unit split num_examples value standard_error baselines "
-    "validation steps best_step importance_samples seed git_revision versions hardware wall_seconds seconds "
-    "images_per_second skipped_updates nonfinite_samples diagnostics params_sha256 num_parameters created_utc".split()
+    "name paper expect command config_hash model receptive_field data bound unit split num_examples value "
+    "standard_error baselines validation steps best_step importance_samples seed git_revision versions hardware "
+    "wall_seconds seconds images_per_second skipped_updates nonfinite_samples diagnostics params_sha256 "
+    "num_parameters created_utc".split()
 )
 TRAIN_ROW = {"step", "split", "time_utc", "loss", "grad_norm", "skipped", "skipped_in_a_row", "images_per_second"}
 
@@ -56,7 +58,7 @@ def test_docstring_says_paper_command_and_expectation(name):
 @pytest.mark.parametrize("name", FILES)
 def test_expectation_has_a_unit_and_a_cost_or_says_that_it_was_not_run(name):
     expect = load(name).expect
-    assert re.search(r"bits/dim|nats|FID", expect), expect
+    assert re.search(r"bits/(dim|char|sample)|nats|FID", expect), expect
     assert "not run" in expect or re.search(r"(minute|hour|second|day)s? on ", expect), expect
 
 
@@ -96,12 +98,10 @@ def run(*words):
 
 
 def program(config):
-    """What a debug run computes, but for names and for the optimizer's numbers: such runs differ in nothing else."""
-    same = {k: v for k, v in config.to_dict().items() if k not in ("name", "paper", "expect")}
-    optimizer = {k: bool(v) if isinstance(v, float) else v for k, v in same["optimizer"].items()}
-    same["train"] = same["train"] | {"ema_decay": bool(same["train"]["ema_decay"])}
-    same["eval"] = same["eval"] | {"max_examples": 0}
-    return str(same | {"optimizer": optimizer | {"decay_pattern": "", "warmup_steps": bool(optimizer["warmup_steps"])}})
+    """What a debug run computes: model and data. Numbers, optimizers and augmentation have tests of their own."""
+    same = config.to_dict()
+    model = {k: bool(v) if isinstance(v, float) else v for k, v in same["model"].items()}
+    return str([model, *(same["data"][k] for k in ("name", "bits", "binarize", "window", "tokens"))])
 
 
 PROGRAMS = {program(load(name, "debug")): name for name in reversed(FILES)}
@@ -109,7 +109,8 @@ PROGRAMS = {program(load(name, "debug")): name for name in reversed(FILES)}
 
 def test_a_program_that_is_not_run_is_that_of_another_experiment():
     assert {program(load(name, "debug")) for name in FILES} == set(PROGRAMS)
-    assert len(set(PROGRAMS.values())) > len(FILES) / 2
+    assert len(set(PROGRAMS.values())) > len(FILES) / 3
+    assert {c.model.name for c in map(load, PROGRAMS.values())} == {load(name).model.name for name in FILES}
 
 
 @pytest.mark.parametrize("name", PROGRAMS.values())
@@ -172,14 +173,15 @@ def check_files(config, record, folder):
     assert sorted(p.name for p in (folder / "checkpoints" / "latest").iterdir() if p.name.isdigit()) == ["2", "4"]
     if config.eval.select == "best":
         assert (folder / "checkpoints" / "best" / str(record["best_step"])).is_dir()
+    is_text = record["unit"] == "bits/char"
     pictures = sorted((folder / "samples").glob("*.png"))
-    assert pictures
+    assert pictures or is_text
     for path in pictures:
         with Image.open(path) as picture:
             assert min(np.asarray(picture).shape[:2]) > 4
     report = (folder / "report.html").read_text("utf-8")
     assert config.name in report
-    assert report.count("data:image/png;base64,") >= 2
+    assert report.count('<div class="texts">' if is_text else "data:image/png;base64,") >= 2
     assert not re.search(r"<script|<link|src=.?http|\bnan\b", report)
     assert not [p for p in folder.rglob("*.part")]
 
@@ -215,11 +217,18 @@ def check_samples(config, record, folder, out):
     assert samples.shape[0] == 3
     assert np.isfinite(samples).all()
     assert samples.std() > 0
-    if record["unit"] == "bits/dim":
+    if record["unit"] == "bits/dim" or config.data.name.endswith(":2"):  # binary images are scored in nats
         assert samples.ndim == 4
         assert np.array_equal(samples, np.round(samples))
         assert samples.min() >= 0
         assert path.with_suffix(".png").is_file()
+    elif record["unit"] == "bits/char":
+        assert samples.shape == (3, config.data.window)
+        assert path.with_suffix(".txt").read_text("utf-8").count(RULE) == 2
+    elif record["unit"] == "bits/sample":
+        assert samples.shape == (3, config.data.window)
+        for suffix in (".png", "_1.wav", "_3.wav"):
+            assert path.with_name(path.stem + suffix).is_file()
     else:
         assert samples.ndim == 2
 

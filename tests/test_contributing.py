@@ -1,4 +1,4 @@
-"""The worked examples of CONTRIBUTING.md, executed as they stand."""
+"""The worked examples of CONTRIBUTING.md and docs/first-model.md, executed as they stand."""
 
 import re
 
@@ -66,3 +66,23 @@ def test_the_model_and_its_experiment_take_a_step(model_blocks, tmp_path):
     assert -learned.mean() < metrics["nll"] - 1
     mode = assembled.model.sample(after.params, after.state, jax.random.key(0), 1, temperature=0.0)
     assert assembled.model.log_prob(after.params, after.state, None, {"x": mode}) >= learned.max()
+
+
+def test_the_first_model_of_the_documentation_scores_and_draws():
+    text = (cli.ROOT / "docs" / "first-model.md").read_text("utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    namespace = {}
+    exec(compile(code, "first-model.md", "exec"), namespace)
+    assert (np.asarray(namespace["log_p"]) < -64).all()
+    drawn = np.asarray(namespace["drawn"])
+    assert drawn.shape == (4, 8, 8, 1)
+    assert set(np.unique(drawn)) <= set(range(17))
+
+
+def test_the_first_model_names_experiments_that_exist():
+    text = (cli.ROOT / "docs" / "first-model.md").read_text("utf-8")
+    named = re.findall(r"`([a-z]+_[a-z0-9_]+)`(?=[,| ])", text.partition("## What the others change")[2])
+    files = {path.stem for path in cli.config_files()}
+    rows = [name for name in named if name not in ("log_prob", "log_prob_of_part", "top_k", "top_p")]
+    assert set(rows) <= files
+    assert len(rows) >= 6

@@ -75,12 +75,12 @@ def run(sizes: Sizes, peer_python: str) -> dict:
     return result
 
 
-def missing_peer(python: str) -> str:
+def missing_peer(python: str, package: str = "normflows") -> str:
     """Why the peer cannot take part; '' if it can."""
     if not python:
         return "neither --peer_python nor $GENFLOW_PEER_PYTHON names a Python that has it"
     try:
-        done = subprocess.run([python, "-c", "import normflows"], capture_output=True, text=True)
+        done = subprocess.run([python, "-c", f"import {package}"], capture_output=True, text=True)
     except OSError as error:
         return f"{python}: {error.strerror}"
     return "" if done.returncode == 0 else f"{python}: {done.stderr.strip().splitlines()[-1]}"

@@ -86,5 +86,6 @@ def compete(program: Evaluation | TrainStep) -> None:
         "parameter_bytes": program.parameter_bytes,
         "versions": provenance.versions(),
         "device": f"JAX on {provenance.hardware()}",
+        "digest": getattr(program, "digest", ""),
     }
     serve(facts, program)

@@ -3,6 +3,7 @@
 import math
 import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +21,7 @@ PARTS = {
     part: tuple(f"{field}_{suffix}" for field in FIELDS)
     for part, suffix in {"train": "train", "validation": "valid", "test": "test"}.items()
 }
+KNOWN = {key for keys in PARTS.values() for key in keys} | {"bins"}
 CHUNK = 1 << 24  # bytes
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError)
@@ -103,8 +105,11 @@ def _bins(name: str, arrays: Arrays, x: np.ndarray) -> int | None:
     return int(declared)
 
 
-def read(path: Path, remedy: str) -> Arrays:
+def read(path: Path, remedy: str, fields: Collection[str] = KNOWN) -> Arrays:
     """Returns the arrays of an .npz that have a meaning here, or an .npy as 'x_train'.
+
+    Args:
+      fields: those of an .npz; where it has none of them, all that it has.
 
     Raises:
       UserError: no such file, another kind of file, or a damaged one; ends with the remedy.
@@ -118,14 +123,13 @@ def read(path: Path, remedy: str) -> Arrays:
             raise UserError(f"{path} starts with {magic!r}: neither .npz nor .npy; {remedy}")
         try:
             if magic[:1] == b"P":
-                return _read_npz(file)
+                return _read_npz(file, fields)
             return {"x_train": _read_npy(file, path.stat().st_size)}
         except DAMAGE as error:
             raise UserError(f"{path} is damaged ({error}); {remedy}") from error
 
 
-def _read_npz(file: BinaryIO) -> Arrays:
-    wanted = {key for keys in PARTS.values() for key in keys} | {"bins"}
+def _read_npz(file: BinaryIO, wanted: Collection[str]) -> Arrays:
     with zipfile.ZipFile(file) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         found = {name: info for name, info in members.items() if name in wanted} or members

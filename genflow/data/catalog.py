@@ -4,12 +4,13 @@ from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """Where a public data set comes from; sizes and digests are in the tables that tensorflow_datasets ships."""
+    """Where a public data set comes from; for sizes and digests see `download.resources`."""
 
     files: tuple[str, ...]  # names of the original files
     homepage: str
     license: str
     bins: int = 256
+    is_text: bool = False
 
 
 def _idx(homepage: str, license: str) -> Entry:
@@ -38,5 +39,13 @@ CATALOG = {
     ),
     "omniglot": Entry(
         ("images_background.zip", "images_evaluation.zip"), "https://github.com/brendenlake/omniglot", "MIT", bins=2
+    ),
+    "tiny_shakespeare": Entry(("input.txt",), "https://github.com/karpathy/char-rnn", "not stated", is_text=True),
+    "text8": Entry(("text8.zip",), "http://mattmahoney.net/dc/textdata.html", "CC BY-SA", is_text=True),
+    "enwik8": Entry(("enwik8.zip",), "http://mattmahoney.net/dc/textdata.html", "CC BY-SA", is_text=True),
+    "spoken_digit": Entry(
+        ("free-spoken-digit-dataset-1.0.9.tar.gz",),
+        "https://github.com/Jakobovski/free-spoken-digit-dataset",
+        "CC BY-SA 4.0",
     ),
 }

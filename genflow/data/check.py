@@ -3,7 +3,7 @@
 import numpy as np
 
 from genflow.core import Spec
-from genflow.data.dataset import Arrays, Dataset, in_memory
+from genflow.data.dataset import Arrays, Dataset, in_memory, rows
 from genflow.errors import UserError
 
 
@@ -15,6 +15,8 @@ def checked(spec: Spec, part: str, dataset: Dataset) -> Dataset:
     """
     if dataset.num == 0:
         raise UserError(f"data.name={spec.name!r}: the {part} part is empty")
+    if dataset.gather is not rows:
+        return dataset  # windows of a text, which was checked when its symbols were numbered
     if dataset.arrays is not None:
         check_arrays(spec, part, dataset.arrays)
         kind = np.float32 if spec.bins is None else np.uint8

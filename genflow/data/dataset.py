@@ -12,12 +12,18 @@ SPLIT_SEED = 20141030  # of every split that no authority has fixed; a change ma
 Arrays = dict[str, np.ndarray]
 
 
+def rows(arrays: Arrays, index: Int[np.ndarray, " b"]) -> Arrays:
+    """Returns the examples at `index` of arrays that hold one example a row, of NumPy or of JAX."""
+    return {name: a[index] for name, a in arrays.items()}
+
+
 class Dataset(NamedTuple):
     """One part (train, validation, test) of a data set; values as `core.Spec` says, labels int32."""
 
     num: int
     fetch: Callable[[np.ndarray], Arrays]  # indices [b] -> {'x': [b, *event], and where there are: 'label', 'cond'}
     arrays: Arrays | None = None  # the whole part, or None where it is read lazily
+    gather: Callable[[Arrays, np.ndarray], Arrays] = rows  # (arrays, indices) -> as fetch; on the device too
 
 
 def in_memory(
@@ -28,14 +34,22 @@ def in_memory(
     """Returns a part that is held in memory."""
     arrays = {"x": x} if label is None else {"x": x, "label": np.asarray(label, np.int32)}
     arrays |= {} if cond is None else {"cond": cond}
-    return Dataset(len(x), lambda indices: {name: a[indices] for name, a in arrays.items()}, arrays)
+    return Dataset(len(x), lambda indices: rows(arrays, indices), arrays)
 
 
 def select(dataset: Dataset, indices: Int[np.ndarray, " n"]) -> Dataset:
     """Returns the part's examples at `indices`, in that order."""
-    if dataset.arrays is not None:
-        return in_memory(**{name: a[indices] for name, a in dataset.arrays.items()})
-    return Dataset(len(indices), lambda chosen: dataset.fetch(indices[chosen]))
+    if dataset.arrays is None:
+        return Dataset(len(indices), lambda chosen: dataset.fetch(indices[chosen]))
+    if dataset.gather is rows:
+        return in_memory(**rows(dataset.arrays, indices))
+
+    def gather(arrays, chosen):
+        rest = {name: a for name, a in arrays.items() if name != "selected"}
+        return dataset.gather(rest, arrays["selected"][chosen])
+
+    arrays = dataset.arrays | {"selected": indices.astype(np.int32)}
+    return Dataset(len(indices), lambda chosen: gather(arrays, chosen), arrays, gather)
 
 
 def materialize(dataset: Dataset, chunk: int = 1024) -> Dataset:

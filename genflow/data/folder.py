@@ -25,16 +25,26 @@ def image_folder(folder: Path, resized: bool) -> Source:
     Raises:
       UserError: no images, a file that is none, images of different sizes.
     """
-    files = {part: found for part, root in _part_folders(folder).items() if (found := _images(root))}
+    files = part_files(folder, SUFFIXES)
     if "train" not in files:
         raise UserError(f"data.name='folder:{folder}' holds no images ({' '.join(SUFFIXES)}) to train on")
     everything = [path for paths in files.values() for path in paths]
     modes, shape = _scan(everything, resized)
     channels = 1 if modes <= set(GRAY) else 3
-    roots = set(_part_folders(folder).values())
-    classes = sorted({path.parent.name for path in everything if path.parent not in roots})
+    classes = classes_of(folder, everything)
     spec = Spec(f"folder:{folder}", (*shape, channels), 256, len(classes), source=str(folder), license="not stated")
     return spec, {part: _lazy(paths, channels, classes) for part, paths in files.items()}
+
+
+def part_files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
+    """The files of each part that `folder` has; all are 'train' where it has no folder of that name."""
+    return {part: found for part, root in _part_folders(folder).items() if (found := _files(root, suffixes))}
+
+
+def classes_of(folder: Path, files: list[Path]) -> list[str]:
+    """The names of the folders, inside those of the parts, in which the files are."""
+    roots = set(_part_folders(folder).values())
+    return sorted({path.parent.name for path in files if path.parent not in roots})
 
 
 def _part_folders(folder: Path) -> dict[str, Path]:
@@ -42,10 +52,10 @@ def _part_folders(folder: Path) -> dict[str, Path]:
     return named if "train" in named else {"train": folder}
 
 
-def _images(root: Path) -> list[Path]:
-    """Returns the images in `root`, or where it has none, those in its subfolders."""
+def _files(root: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Returns the files in `root`, or where it has none, those in its subfolders."""
     for pattern in ("*", "*/*"):
-        if found := sorted(p for p in root.glob(pattern) if p.suffix.lower() in SUFFIXES and p.name[0] != "."):
+        if found := sorted(p for p in root.glob(pattern) if p.suffix.lower() in suffixes and p.name[0] != "."):
             return found
     return []
 

@@ -91,6 +91,8 @@ def prepared(config, spec: Spec, parts: dict[str, Dataset]) -> tuple[Spec, dict[
       UserError: the section asks for a change that data of this spec do not allow.
     """
     _check(config, spec)
+    if spec.kind == "text":
+        return spec, parts
     parts = {part: _prepared(config, spec, part, dataset) for part, dataset in parts.items()}
     bins = 2 if config.binarize != "none" else 2**config.bits if config.bits < 8 else spec.bins
     shape = parts["train"].fetch(np.arange(1))["x"].shape[1:]
@@ -112,12 +114,14 @@ def _prepared(config, spec: Spec, part: str, dataset: Dataset) -> Dataset:
 
 def _check(config, spec: Spec) -> None:
     is_image, is_discrete = len(spec.shape) == 3 and spec.bins is not None, spec.bins is not None
+    is_amount = is_discrete and spec.kind != "text"  # so that one value is more than another
     allowed = {
         "crop": not config.crop or is_image,
         "image_size": not config.image_size or (is_image and config.image_size <= LARGEST_SIDE),
         "augment": config.augment == "none" or is_image,
-        "binarize": config.binarize == "none" or is_discrete,
-        "bits": config.bits == 8 or (1 <= config.bits < 8 and spec.bins == 256),
+        "binarize": config.binarize == "none" or is_amount,
+        "window": not config.window or spec.kind in ("text", "sound"),
+        "bits": config.bits == 8 or (1 <= config.bits < 8 and spec.bins == 256 and is_amount),
     }
     for field, good in allowed.items():
         if not good:

@@ -7,6 +7,7 @@ or trusts a name in it.
 import gzip
 import io
 import math
+import re
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -16,11 +17,13 @@ import numpy as np
 
 from genflow.data.dataset import Arrays
 from genflow.data.images import crop, resize
+from genflow.data.sound import read_wav
 
 Files = Mapping[str, Path]
 
 IDX_TYPE = 8  # unsigned bytes
 MAX_BYTES = 1 << 28  # of any one array or archive member, uncompressed
+LARGE_TEXT = 100_000_000  # bytes
 CIFAR_ROW = 1 + 32 * 32 * 3
 CELEBA_WINDOW, CELEBA_SIZE = (40, 15, 148, 148), 64
 
@@ -116,6 +119,55 @@ def omniglot(files: Files) -> Arrays:
     return arrays
 
 
+def tiny_shakespeare(files: Files) -> Arrays:
+    """Cuts the text as tensorflow_datasets does: 90 % for training, 5 % each for validation and test."""
+    (path,) = files.values()
+    return _parts(np.fromfile(path, np.uint8, count=MAX_BYTES), (0.9, 0.95))
+
+
+def large_text(files: Files) -> Arrays:
+    """Parses text8 and enwik8: of 100 million bytes the first 90 are for training, 5 for validation, 5 for test.
+
+    Reference: the split of Al-Rfou et al. (2019), arXiv:1808.04444, section 3, and of nearly all after them.
+    """
+    (path,) = files.values()
+    with zipfile.ZipFile(path) as archive, archive.open(path.stem) as member:
+        text = np.frombuffer(member.read(MAX_BYTES), np.uint8)
+    if len(text) != LARGE_TEXT:
+        raise ValueError(f"{path.name}: {len(text):,} bytes, wanted {LARGE_TEXT:,}")
+    return _parts(text, (0.9, 0.95))
+
+
+def _parts(text: np.ndarray, stops: tuple[float, float]) -> Arrays:
+    names = ("x_train", "x_valid", "x_test")
+    return dict(zip(names, np.split(text, [int(stop * len(text)) for stop in stops]), strict=True))
+
+
+def spoken_digit(files: Files) -> Arrays:
+    """Parses the recordings of the Free Spoken Digit Dataset, DIGIT_SPEAKER_TAKE.wav, in the order of their names."""
+    (path,) = files.values()
+    recordings = {}
+    with tarfile.open(path, "r:gz") as archive:
+        for member in archive:
+            match = re.fullmatch(r"[^/]+/recordings/((\d)_([a-z]+)_(\d+)\.wav)", member.name)
+            if match and member.isreg() and member.size <= MAX_BYTES:
+                content = io.BytesIO(archive.extractfile(member).read(member.size))
+                recordings[match[1]] = (*match.groups()[1:], read_wav(content, match[1]))
+    if not recordings:
+        raise ValueError(f"{path.name}: no recordings")
+    digits, speakers, takes, audio = zip(*(recordings[name] for name in sorted(recordings)), strict=True)
+    names, speaker = np.unique(speakers, return_inverse=True)
+    return {
+        "audio": np.concatenate(audio),
+        "length": np.array([len(a) for a in audio], np.int32),
+        "label": np.array(digits, np.uint8),
+        "speaker": speaker.astype(np.uint8),
+        "speaker_name": names,
+        "take": np.array(takes, np.int32),
+        "sample_rate": np.array(8000),
+    }
+
+
 def _zipped_image(archive: zipfile.ZipFile, name: str, mode: str) -> np.ndarray:
     from PIL import Image
 
@@ -134,4 +186,8 @@ PARSERS = {
     "svhn_cropped": svhn,
     "celeb_a": celeb_a,
     "omniglot": omniglot,
+    "spoken_digit": spoken_digit,
+    "tiny_shakespeare": tiny_shakespeare,
+    "text8": large_text,
+    "enwik8": large_text,
 }

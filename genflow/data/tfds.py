@@ -1,4 +1,4 @@
-"""Images that tensorflow_datasets has prepared (array_record files), read without TensorFlow."""
+"""Images and texts that tensorflow_datasets has prepared (array_record files), read without TensorFlow."""
 
 import io
 import re
@@ -10,6 +10,7 @@ from genflow.core import Spec
 from genflow.data.catalog import CATALOG
 from genflow.data.dataset import Dataset
 from genflow.data.embedded import Source
+from genflow.data.text import Corpus
 from genflow.errors import UserError
 
 PARTS = ("train", "validation", "test")
@@ -40,6 +41,21 @@ def prepared_set(name: str, folder: Path) -> Source:
     origin = (entry.homepage, entry.license) if entry else (builder.info.homepage, _license(builder))
     bins = entry.bins if entry else 256
     return Spec(name, tuple(features["image"].shape), bins, num_classes, source=origin[0], license=origin[1]), parts
+
+
+def prepared_text(name: str, folder: Path) -> Corpus:
+    """Returns the parts of a prepared text, each the records of its feature `text` one after another."""
+    builder = _builder(name, folder)
+    try:
+        parts = {
+            part: b"".join(record["text"] for record in builder.as_data_source(split=part))
+            for part in PARTS
+            if part in builder.info.splits
+        }
+    except (RuntimeError, OSError) as error:
+        raise _damage(folder, error) from error
+    entry = CATALOG[name]
+    return Corpus(name, parts, entry.homepage, entry.license)
 
 
 def _builder(name: str, folder: Path):

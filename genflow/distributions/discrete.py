@@ -52,7 +52,8 @@ def categorical(bins: int) -> Output:
 def truncate_logits(raw: Float[Array, "*B V"], top_k: int, top_p: float) -> Float[Array, "*B V"]:
     """Logits with -inf outside the `top_k` largest (0: all) and outside the nucleus of probability `top_p` (1: all).
 
-    The nucleus is the smallest set of likeliest values whose probability reaches `top_p`; it is never empty.
+    The nucleus is the smallest set of likeliest values whose probability reaches `top_p`; it is never empty. What ties
+    with the last value that is kept stays.
 
     Reference: Fan et al. (2018), arXiv:1805.04833, section 5.1 (top-k); Holtzman et al. (2020), The curious case of
     neural text degeneration, arXiv:1904.09751, equation 2 (nucleus).
@@ -62,7 +63,7 @@ def truncate_logits(raw: Float[Array, "*B V"], top_k: int, top_p: float) -> Floa
     if top_p < 1:
         ordered = -jnp.sort(-raw, axis=-1)
         mass = jax.nn.softmax(wide(ordered))
-        inside = jnp.cumsum(mass, axis=-1) - mass < top_p
+        inside = jnp.cumsum(mass, axis=-1) - mass < max(top_p, 1e-9)
         raw = jnp.where(raw < jnp.min(jnp.where(inside, ordered, jnp.inf), axis=-1, keepdims=True), -jnp.inf, raw)
     return raw
 

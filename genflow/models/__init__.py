@@ -10,12 +10,18 @@ from genflow.models.boltzmann import boltzmann
 from genflow.models.ffjord import ffjord, ffjord_mlp
 from genflow.models.flowpp import flowpp
 from genflow.models.glow import glow
+from genflow.models.gpt import gpt, image_gpt
+from genflow.models.made import made
 from genflow.models.markov import markov
 from genflow.models.nice import nice
+from genflow.models.pixelcnn import gated_pixelcnn, pixelcnn
+from genflow.models.pixelcnnpp import pixelcnnpp
+from genflow.models.pixelrnn import pixelrnn
 from genflow.models.realnvp import coupling_flow, realnvp
 from genflow.models.residual_flow import residual_flow, residual_mlp_flow
 from genflow.models.transformer_flow import jet, tarflow
 from genflow.models.vae import vae
+from genflow.models.wavenet import wavenet
 
 MODELS = {
     "boltzmann": boltzmann,
@@ -23,17 +29,25 @@ MODELS = {
     "ffjord": ffjord,
     "ffjord_mlp": ffjord_mlp,
     "flowpp": flowpp,
+    "gated_pixelcnn": gated_pixelcnn,
     "glow": glow,
+    "gpt": gpt,
+    "image_gpt": image_gpt,
     "jet": jet,
+    "made": made,
     "maf": maf,
     "markov": markov,
     "nice": nice,
     "nsf": nsf,
+    "pixelrnn": pixelrnn,
+    "pixelcnn": pixelcnn,
+    "pixelcnnpp": pixelcnnpp,
     "realnvp": realnvp,
     "residual_flow": residual_flow,
     "residual_mlp_flow": residual_mlp_flow,
     "tarflow": tarflow,
     "vae": vae,
+    "wavenet": wavenet,
 }
 
 

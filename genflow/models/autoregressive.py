@@ -1,6 +1,7 @@
 """The autoregressive model: a causal network, the distribution of a site given its output, the chain rule."""
 
-import jax
+import math
+
 import jax.numpy as jnp
 
 from genflow.core import CausalNetwork, Model, Spec
@@ -12,7 +13,7 @@ from genflow.samplers import draw_sites
 def autoregressive(
     spec: Spec, network: CausalNetwork, output: Output, site_size: int = 1, conditional: bool = False
 ) -> Model:
-    """Log p(x) = sum_i log p(x_i | x_1 .. x_(i-1)) over sites of `site_size` consecutive integers of the flattened event.
+    """Log p(x) = sum_i log p(x_i | x_1 .. x_(i-1)), a site being `site_size` consecutive integers of the flat event.
 
     log_prob is exact. `sample` draws by the network's cached steps, `complete` by any method of `samplers.METHODS`.
 
@@ -49,7 +50,9 @@ def autoregressive(
         x = jnp.zeros((num, *spec.shape), jnp.int32)
         return complete(params, state, key, x, jnp.zeros(spec.shape, bool), cond, temperature)
 
-    def complete(params, state, key, x, known, cond=None, temperature=1.0, top_k=0, top_p=1.0, method="cached"):
+    def complete(
+        params, state, key, x, known, cond=None, temperature=1.0, top_k=0, top_p=1.0, method="cached", num_sites=None
+    ):
         if isinstance(temperature, tuple):
             raise ValueError("an autoregressive model has one temperature")
         if output.truncate is None and (top_k or top_p < 1):
@@ -61,7 +64,8 @@ def autoregressive(
             return output.sample(key, raw, temperature)
 
         known = sites(jnp.broadcast_to(known, x.shape)).all(-1)
-        drawn = draw_sites(method, network, draw, params["model"], key, sites(x), known, condition(cond))
+        c = condition(cond)
+        drawn = draw_sites(method, network, draw, params["model"], key, sites(x), known, c, num_sites)
         return drawn.sites.reshape(x.shape).astype(jnp.float32)
 
     return Model(
@@ -69,6 +73,7 @@ def autoregressive(
         complete=complete,
         site_log_prob=site_log_prob,
         sites=sites,
+        receptive_field=math.prod(network.window) - 1 if network.window else 0,
     )
 
 

@@ -33,6 +33,31 @@ def independent_pixels(spec: Spec, x: np.ndarray) -> Model:
     return _fixed(log_prob, "exact")
 
 
+def independent_characters(spec: Spec, x: np.ndarray) -> Model:
+    """P(x) = prod_i P(x_i) with one add-one smoothed histogram for every place: the order-0 model of a text."""
+    counts = np.bincount(x.ravel(), minlength=spec.bins) + 1.0
+    log_mass = jnp.asarray(np.log(counts / counts.sum()), jnp.float32)
+
+    def log_prob(params, state, key, batch):
+        return sum_event(log_mass[batch["x"].astype(jnp.int32)])
+
+    return _fixed(log_prob, "exact")
+
+
+def previous_value(spec: Spec, x: np.ndarray) -> Model:
+    """P(x) = P(x_1) prod_i P(x_i | x_(i-1)), one add-one smoothed table for all places: the order-1 model of sound."""
+    before = np.pad(x.astype(np.int64)[:, :-1], ((0, 0), (1, 0)), constant_values=spec.bins)
+    counts = np.bincount((before * spec.bins + x).ravel(), minlength=(spec.bins + 1) * spec.bins) + 1.0
+    counts = counts.reshape(-1, spec.bins)
+    log_mass = jnp.asarray(np.log(counts / counts.sum(1, keepdims=True)), jnp.float32)
+
+    def log_prob(params, state, key, batch):
+        x = batch["x"].astype(jnp.int32)
+        return sum_event(log_mass[jnp.pad(x[:, :-1], ((0, 0), (1, 0)), constant_values=spec.bins), x])
+
+    return _fixed(log_prob, "exact")
+
+
 def gaussian(spec: Spec, x: np.ndarray) -> Model:
     """Full-covariance Gaussian of the dequantized data, log p = log N(y; mean, cov) + log_weight.
 
@@ -61,6 +86,10 @@ def _fixed(log_prob, bound):
 
 def baselines(spec: Spec, x: np.ndarray) -> dict[str, Model]:
     """The baselines that apply to a data set, fitted on its training part x [N, *event]."""
+    if spec.kind == "text":
+        return {"uniform": uniform_bins(spec), "independent characters": independent_characters(spec, x)}
+    if spec.kind == "sound":
+        return {"uniform": uniform_bins(spec), "each sample given the last": previous_value(spec, x)}
     models = {}
     if spec.bins is not None:
         models["uniform"] = uniform_bins(spec)

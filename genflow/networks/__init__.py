@@ -4,30 +4,46 @@ from genflow.networks.concatsquash import concatsquash_conv, concatsquash_mlp
 from genflow.networks.conv import conv2d
 from genflow.networks.film import FiLM
 from genflow.networks.flowpp import checkerboard_context, gated_attention
+from genflow.networks.gated_pixelcnn import gated_pixelcnn
 from genflow.networks.glow import glow_conv, zero_conv
+from genflow.networks.gpt import gpt
 from genflow.networks.lipschitz import lipschitz_conv, lipschitz_mlp
 from genflow.networks.made import made, residual_made
 from genflow.networks.markov import markov_mlp
+from genflow.networks.masked import arranged, masked_perceptron
 from genflow.networks.mlp import mlp, residual_mlp
+from genflow.networks.pixelcnn import pixelcnn
+from genflow.networks.pixelcnnpp import pixelcnnpp
+from genflow.networks.pixelrnn import pixelrnn
 from genflow.networks.resnet import resnet
 from genflow.networks.transformer import transformer
+from genflow.networks.wavenet import receptive_field, wavenet
 
 __all__ = [
     "FiLM",
+    "arranged",
     "checkerboard_context",
     "concatsquash_conv",
     "concatsquash_mlp",
     "conv2d",
     "gated_attention",
+    "gated_pixelcnn",
     "glow_conv",
+    "gpt",
     "lipschitz_conv",
     "lipschitz_mlp",
     "made",
     "markov_mlp",
+    "masked_perceptron",
     "mlp",
+    "pixelcnn",
+    "pixelcnnpp",
+    "pixelrnn",
+    "receptive_field",
     "residual_made",
     "residual_mlp",
     "resnet",
     "transformer",
+    "wavenet",
     "zero_conv",
 ]

@@ -12,8 +12,8 @@ from genflow.networks.mlp import mlp
 def markov_mlp(order: int, widths: tuple[int, ...], bins: int) -> Callable[[int], CausalNetwork]:
     """p(x_j | x_1 .. x_(j-1)) = p(x_j | x_(j-d) .. x_(j-1)) from h_j = MLP(x_(j-1), ..., x_(j-d)), d = `order`.
 
-    Builder num_params -> CausalNetwork on sites [B, L, 1]. The values enter one-hot, as zeros before the first site; the
-    same perceptron serves every site.
+    Builder num_params -> CausalNetwork on sites [B, L, 1]. The values enter one-hot, as zeros before the first site;
+    the same perceptron serves every site.
 
     Reference: Bengio et al. (2003), A neural probabilistic language model, JMLR 3, section 2 (without the embedding).
     """

@@ -11,9 +11,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from genflow.core import Params
+from genflow.networks.attention import Turn, attend, attention, causal_attention, drop
 from genflow.networks.film import FiLM
 
 EXPANSION = 4  # hidden features of a block's perceptron over its width
+KEPT = jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.dots_saveable, jax.checkpoint_policies.save_only_these_names("dropout")
+)
+LECUN = jax.nn.initializers.lecun_normal()
 
 
 class Transformer(NamedTuple):
@@ -21,7 +26,7 @@ class Transformer(NamedTuple):
 
     init(key, x [B, L, C], cond=None) -> params
     apply(params, x, cond=None, key=None) -> [B, L, features]
-    init_cache(params, batch_size) -> cache: keys and values of every layer, [layers, B, L, N, K] each
+    init_cache(params, batch_size) -> cache: keys and values [B, N, L, K] of each layer
     step(params, token [B, C], position, cache, cond=None) -> (apply(...)[:, position], cache), for positions in order
     """
 
@@ -76,102 +81,114 @@ def transformer(width: int, num_layers: int, num_heads: int, causal: bool = Fals
     return build
 
 
-def init_blocks(key: Array, h: Array, num_layers: int, num_heads: int, cond: Array | None = None) -> Params:
-    """Parameters of `num_layers` blocks, stacked on the first axis of every leaf; h [..., D] gives width and dtype."""
-    return jax.vmap(lambda key: _init_block(key, h, num_heads, cond))(jax.random.split(key, num_layers))
+def init_blocks(
+    key: Array,
+    h: Array,
+    num_layers: int,
+    num_heads: int,
+    cond: Array | None = None,
+    weights: Callable = LECUN,
+    residual: Callable = LECUN,
+) -> Params:
+    """Parameters of `num_layers` blocks, stacked on the first axis of every leaf; h [..., D] gives width and dtype.
 
+    Args:
+      weights: initializer of the kernels; residual: of those whose output is added to h.
+    """
 
-def _init_block(key, h, num_heads, cond):
-    keys, D = jax.random.split(key, 6), h.shape[-1]
-    # no biases: those of queries and values would repeat the norm's shift, and softmax is blind to those of keys
-    qkv = init_dense(keys[0], D, 3 * D, h.dtype)["kernel"]
-    return {
-        "attention_norm": init_norm(keys[1], h, cond),
-        "attention": {"kernel": qkv.reshape(D, 3, num_heads, D // num_heads)},
-        "projection": init_dense(keys[2], D, D, h.dtype),
-        "perceptron_norm": init_norm(keys[3], h, cond),
-        "hidden": init_dense(keys[4], D, EXPANSION * D, h.dtype),
-        "output": init_dense(keys[5], EXPANSION * D, D, h.dtype),
-    }
+    def init_block(key):
+        keys, D = jax.random.split(key, 6), h.shape[-1]
+        # no biases: those of queries and values would repeat the norm's shift, and softmax is blind to those of keys
+        qkv = init_dense(keys[0], D, 3 * D, h.dtype, weights)["kernel"]
+        return {
+            "attention_norm": init_norm(keys[1], h, cond),
+            "attention": {"kernel": qkv.reshape(D, 3, num_heads, D // num_heads)},
+            "projection": init_dense(keys[2], D, D, h.dtype, residual),
+            "perceptron_norm": init_norm(keys[3], h, cond),
+            "hidden": init_dense(keys[4], D, EXPANSION * D, h.dtype, weights),
+            "output": init_dense(keys[5], EXPANSION * D, D, h.dtype, residual),
+        }
+
+    return jax.vmap(init_block)(jax.random.split(key, num_layers))
 
 
 def apply_blocks(
-    params: Params, h_BLD: Float[Array, "B L D"], cond: Array | None = None, causal: bool = False
+    params: Params,
+    h_BLD: Float[Array, "B L D"],
+    cond: Array | None = None,
+    causal: bool = False,
+    turn: Turn | None = None,
+    dropout: float = 0.0,
+    key: Array | None = None,
+    memory: str = "store",
 ) -> Float[Array, "B L D"]:
-    """Pre-norm blocks, depth as a scan: h + attention(norm(h)), then h + perceptron(norm(h))."""
-    L = h_BLD.shape[1]
-    mask_LM = jnp.tril(jnp.ones((L, L), bool)) if causal else None
+    """Pre-norm blocks, depth as a scan: h + attention(norm(h)), then h + perceptron(norm(h)).
 
-    def block(h_BLD, layer):
-        attended = attention(*_query_key_value(layer, h_BLD, cond), mask_LM)
-        return _finish(layer, h_BLD, attended, cond), None
+    Args:
+      turn: of queries and keys by their positions, see `rotary`.
+      dropout: rate for attention weights and for what is added to h, where a key is given.
+      memory: 'store', or 'remat': the backward pass computes each block again.
+    """
+    keys = None if key is None else jax.random.split(key, (jax.tree.leaves(params)[0].shape[0], 3))
 
-    return jax.lax.scan(block, h_BLD, params)[0]
+    def block(h_BLD, inputs):
+        layer, keys = inputs
+        q, k, v = _query_key_value(layer, h_BLD, cond, turn)
+        key_weights, *keys = (None,) * 3 if keys is None else keys
+        attend = causal_attention if causal else attention
+        attended = attend(q, k, v, dropout=dropout, key=key_weights)
+        return _finish(layer, h_BLD, attended, cond, dropout, keys), None
+
+    # what is cheap is computed again: stacked by the scan, it would be written and read once more than it is worth
+    policy = None if memory == "remat" else KEPT
+    return jax.lax.scan(jax.checkpoint(block, policy=policy, prevent_cse=False), h_BLD, (params, keys))[0]
 
 
 def init_cache(params: Params, batch_size: int, length: int) -> PyTree:
-    """Empty keys and values [layers, B, length, N, K] for `step_blocks`."""
+    """Empty keys and values [B, N, length, K] of each layer, for `step_blocks`: read as they lie, without a copy."""
     kernel = params["attention"]["kernel"]
     layers, _, _, N, K = kernel.shape
-    empty = jnp.zeros((layers, batch_size, length, N, K), kernel.dtype)
-    return {"key": empty, "value": empty}
+    empty = jnp.zeros((batch_size, N, length, K), kernel.dtype)
+    return [{"key": empty, "value": empty} for _ in range(layers)]
 
 
 def step_blocks(
-    params: Params, h_BD: Float[Array, "B D"], position: Int[Array, ""], cache: PyTree, cond: Array | None = None
+    params: Params,
+    h_BD: Float[Array, "B D"],
+    position: Int[Array, ""],
+    cache: PyTree,
+    cond: Array | None = None,
+    turn: Turn | None = None,
 ) -> tuple[Float[Array, "B D"], PyTree]:
     """What causal `apply_blocks` gives at `position`, from this token and the cache of those before it.
 
     The cache is a loop carry, updated in place; scanned over as an input it would be copied at every step.
     """
-    position = jnp.asarray(position)
-    num_layers, _, length = cache["key"].shape[:3]
-    mask_LM = (jnp.arange(length) <= position)[None]
-
-    def block(carry, inputs):
-        h_BLD, cache = carry
-        layer, i = inputs
-        q, k, v = _query_key_value(layer, h_BLD, cond)
-        start = (i, 0, position, 0, 0)
-        cache = {
-            "key": jax.lax.dynamic_update_slice(cache["key"], k[None], start),
-            "value": jax.lax.dynamic_update_slice(cache["value"], v[None], start),
+    h_BLD, position, new = h_BD[:, None], jnp.asarray(position), []
+    seen_M = jnp.arange(cache[0]["key"].shape[2]) <= position
+    for i, memory in enumerate(cache):
+        layer = jax.tree.map(lambda a, i=i: a[i], params)
+        q, *now = _query_key_value(layer, h_BLD, cond, turn)
+        memory = {
+            name: jax.lax.dynamic_update_slice_in_dim(memory[name], a.swapaxes(1, 2), position, axis=2)
+            for name, a in zip(("key", "value"), now, strict=True)
         }
-        attended = attention(q, cache["key"][i], cache["value"][i], mask_LM)
-        return (_finish(layer, h_BLD, attended, cond), cache), None
-
-    layers = (params, jnp.arange(num_layers, dtype=position.dtype))
-    (h_BLD, cache), _ = jax.lax.scan(block, (h_BD[:, None], cache), layers)
-    return h_BLD[:, 0], cache
+        attended = attend(q[:, 0], memory["key"], memory["value"], seen_M)
+        h_BLD = _finish(layer, h_BLD, attended[:, None], cond)
+        new.append(memory)
+    return h_BLD[:, 0], new
 
 
-def attention(
-    q_BLNK: Float[Array, "B L N K"],
-    k_BMNK: Float[Array, "B M N K"],
-    v_BMNK: Float[Array, "B M N K"],
-    mask_LM: Array | None = None,
-) -> Float[Array, "B L N K"]:
-    """softmax(q k / sqrt(K)) v for each head, over the keys where the mask is True; softmax in float32 or wider.
-
-    Reference: Vaswani et al. (2017), arXiv:1706.03762, equation 1.
-    """
-    wide = jnp.promote_types(q_BLNK.dtype, jnp.float32)
-    scores_BNLM = jnp.einsum("blnk,bmnk->bnlm", q_BLNK, k_BMNK, preferred_element_type=wide) * q_BLNK.shape[-1] ** -0.5
-    if mask_LM is not None:
-        scores_BNLM = jnp.where(mask_LM, scores_BNLM, -jnp.inf)
-    weights_BNLM = jax.nn.softmax(scores_BNLM).astype(v_BMNK.dtype)
-    return jnp.einsum("bnlm,bmnk->blnk", weights_BNLM, v_BMNK)
-
-
-def _query_key_value(layer, h_BLD, cond):
+def _query_key_value(layer, h_BLD, cond, turn=None):
     h_BLD = layer_norm(layer["attention_norm"], h_BLD, cond)
-    return tuple(jnp.einsum("bld,dsnk->sblnk", h_BLD, layer["attention"]["kernel"]))
+    q, k, v = jnp.einsum("bld,dsnk->sblnk", h_BLD, layer["attention"]["kernel"])
+    return (q, k, v) if turn is None else (turn(q), turn(k), v)
 
 
-def _finish(layer, h_BLD, attended_BLNK, cond):
-    h_BLD += dense(layer["projection"], attended_BLNK.reshape(h_BLD.shape))
+def _finish(layer, h_BLD, attended_BLNK, cond, dropout=0.0, keys=(None, None)):
+    h_BLD += drop(keys[0], dense(layer["projection"], attended_BLNK.reshape(h_BLD.shape)), dropout)
     hidden = dense(layer["hidden"], layer_norm(layer["perceptron_norm"], h_BLD, cond))
-    return h_BLD + dense(layer["output"], jax.nn.gelu(hidden))
+    return h_BLD + drop(keys[1], dense(layer["output"], jax.nn.gelu(hidden)), dropout)
 
 
 def init_norm(key: Array, h: Array, cond: Array | None = None) -> Params:
@@ -196,9 +213,9 @@ def layer_norm(params: Params, h: Float[Array, "*B D"], cond: Array | None = Non
     return FiLM().apply({"params": params["film"]}, normalized * params["scale"] + params["shift"], cond)
 
 
-def init_dense(key: Array, features_in: int, features_out: int, dtype: jnp.dtype) -> Params:
-    """LeCun-normal kernel [in, out] and zero bias of `dense`."""
-    kernel = jax.nn.initializers.lecun_normal()(key, (features_in, features_out), dtype)
+def init_dense(key: Array, features_in: int, features_out: int, dtype: jnp.dtype, weights: Callable = LECUN) -> Params:
+    """Kernel [in, out], drawn by `weights`, and zero bias of `dense`."""
+    kernel = weights(key, (features_in, features_out), dtype)
     return {"kernel": kernel, "bias": jnp.zeros(features_out, dtype)}
 
 

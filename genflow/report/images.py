@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from genflow.report import canvas
+from genflow.report.markup import Markup
 
 MAGENTA = (255, 0, 255)  # what a pixel that is not finite looks like
 SHEET_WIDTH = 810  # pixels, at most, unless the images themselves are wider
@@ -22,9 +23,9 @@ Images = Num[np.ndarray, "n h w c"]  # values 0 .. bins - 1, or any range where 
 
 
 class Picture(NamedTuple):
-    """One section of the report: pictures by label ('' for none) and a sentence about them."""
+    """One section of the report: pictures, or HTML, by label ('' for none) and a sentence about them."""
 
-    rows: Mapping[str, UInt8[np.ndarray, "h w c"] | Figure]
+    rows: Mapping[str, UInt8[np.ndarray, "h w c"] | Figure | Markup]
     note: str = ""
 
 

@@ -18,6 +18,7 @@ from genflow.report import canvas, sections
 from genflow.report.curves import likelihood, multiples
 from genflow.report.images import SHEET_WIDTH, Picture
 from genflow.report.markup import Markup, element, join
+from genflow.report.sound import Clip
 
 SIZE_LIMIT = 1_000_000  # bytes; a larger page has its images compressed with loss, and says so
 Pixels = UInt8[np.ndarray, "h w c"]
@@ -88,10 +89,10 @@ def _plot(figure: Figure, description: str, kind: str = "") -> Markup:
 
 
 def picture_section(caption: str, picture: Picture, encode: Encode) -> Markup:
-    """Returns a section: plots as panels side by side, images as rows with their labels in front."""
-    plots = {label: row for label, row in picture.rows.items() if isinstance(row, Figure)}
+    """Returns a section: plots as panels side by side, images and markup as rows with their labels in front."""
+    plots = {label: row for label, row in picture.rows.items() if isinstance(row, Figure | Clip)}
     images = {label: row for label, row in picture.rows.items() if label not in plots}
-    panels = [element("figure", element("figcaption", label), _plot(plot, label)) for label, plot in plots.items()]
+    panels = [element("figure", element("figcaption", label), *_panel(plot, label)) for label, plot in plots.items()]
     return sections.section(
         caption,
         element("div", *panels, class_="panels") if panels else "",
@@ -100,10 +101,20 @@ def picture_section(caption: str, picture: Picture, encode: Encode) -> Markup:
     )
 
 
-def _strips(images: Mapping[str, Pixels], caption: str, encode: Encode) -> Markup:
+def _panel(plot: Figure | Clip, label: str) -> list[Markup]:
+    if isinstance(plot, Figure):
+        return [_plot(plot, label)]
+    source = f"data:audio/wav;base64,{base64.b64encode(plot.wav).decode()}"
+    return [_plot(plot.figure, label), element("audio", controls="", preload="metadata", src=source, aria_label=label)]
+
+
+def _strips(images: Mapping[str, Pixels | Markup], caption: str, encode: Encode) -> Markup:
     if list(images) == [""]:
         return _image(images[""], caption, encode)
-    cells = [(element("span", label), _image(row, f"{caption}: {label}", encode)) for label, row in images.items()]
+    cells = [
+        (element("span", label), row if isinstance(row, Markup) else _image(row, f"{caption}: {label}", encode))
+        for label, row in images.items()
+    ]
     return element("div", *(part for cell in cells for part in cell), class_="strips")
 
 
