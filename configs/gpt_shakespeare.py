@@ -4,8 +4,8 @@ The setting that nanoGPT (config/train_shakespeare_char.py) trains on a GPU, whi
 2.120 bits on its validation part. Our ruler differs: every character of a window is scored, the first without anything
 before it (there, too, the network learns); windows lie side by side and not at random; validation and test are 5 % each
 of the text, and its validation part is both. As there, characters late in a window have more before them. Its loss is a
-mean over characters and ours a sum over the window, so that clip_norm is 256 times its own. Our embeddings and
-normalizations have biases where its have none.
+mean over characters and ours a sum over the window, so that clip_norm is 256 times its own. Our
+projections, perceptrons and normalizations have biases where its have none, and GELU is its approximation by tanh.
 
 Paper: Radford et al. (2019), Language models are unsupervised multitask learners
 Run: python main.py --config=configs/gpt_shakespeare.py

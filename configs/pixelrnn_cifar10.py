@@ -18,13 +18,14 @@ def get_config(arg=""):
     c = common.base()
     c.data.name = "cifar10"
     c.data.batch_size = 16
+    c.data.validation = 0.02
     c.model.update(name="pixelrnn", layer="row", width=128, layers=12, conditional=False)
     c.optimizer.name = "rmsprop"
     c.optimizer.learning_rate = 3e-4
     c.optimizer.b2 = 0.99
     c.optimizer.clip_norm = 1.0
     c.optimizer.schedule = "cosine"
-    c.train.num_steps = 312_500  # 100 epochs
+    c.train.num_steps = 306_250  # 100 epochs of 49,000 images
     c.train.steps_per_call = 10
     c.train.log_every = 500
     c.train.ema_decay = 0.999

@@ -65,6 +65,8 @@ def parse(argv: Sequence[str]) -> ConfigDict | None:
         return load_config(FLAGS.config, overrides)
     if overrides or FLAGS["config"].present:
         raise UserError(f"--mode={FLAGS.mode} reads the configuration from --workdir; leave --config out")
+    if FLAGS.mode == "eval" and (name := next((n for n in SAMPLING if FLAGS[n].present), "")):
+        raise UserError(f"--{name} is for --mode=sample")
     if FLAGS.top_p == 0:
         raise UserError("flag --top_p=0: must be above zero")
     _check_run_folder(FLAGS.mode, FLAGS.workdir)

@@ -93,6 +93,7 @@ class CausalNetwork(NamedTuple):
         before i of x [B, L, C] and the cache, for i = 0, 1, ... in order
     window: (rows, size) where apply works on any whole number of rows of `size` sites, and an output depends on its own
         row and the rows - 1 before it at most; None where it takes all L sites
+    receptive_field: how many sites before its own the furthest lies that an output depends on; 0: no limit
     """
 
     init: Callable[..., Params]
@@ -100,6 +101,7 @@ class CausalNetwork(NamedTuple):
     start: Callable[..., PyTree]
     step: Callable[..., tuple[Float[Array, "B num_params"], PyTree]]
     window: tuple[int, int] | None = None
+    receptive_field: int = 0
 
 
 class Model(NamedTuple):
@@ -123,7 +125,7 @@ class Model(NamedTuple):
         of the first `num_sites` sites; `sample` with parts given.
     site_log_prob(params, state, key, batch) -> [B, L] nats: the terms of log_prob, log p(x_i | x_1 .. x_(i-1)), in the
         model's order; sites(x [B, *event]) -> [B, L, C] brings an event into that order.
-    receptive_field: how many sites before its own a term depends on at most; 0: on all, or the model has no sites.
+    receptive_field: how many sites before its own the furthest lies that a term depends on; 0: no limit.
     """
 
     init: Callable[..., tuple[dict[str, Params], PyTree]]

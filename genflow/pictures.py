@@ -6,6 +6,7 @@ import re
 import jax
 import numpy as np
 
+from genflow.analysis.completion import comes_first
 from genflow.core import Spec
 from genflow.data.text import decode
 from genflow.evaluate import nonfinite, round_trip, sampler
@@ -40,7 +41,9 @@ def _draw_images(trained, workdir):
     experiment, spec = trained.experiment, trained.experiment.spec
     config, key = experiment.config.sample, jax.random.key(experiment.config.seed)
     test = experiment.evaluation["test"].fetch(np.arange(min(config.num, experiment.evaluation["test"].num)))
-    draws = sampler(experiment.model, trained.params, trained.state, config.num, _conditions(trained, test, config.num))
+    draws = sampler(
+        experiment.model, trained.params, trained.state, config.num, _conditions(trained.experiment, test, config.num)
+    )
     sheet, rows = draws(key), {t: draws(key, t)[:PICTURE_EXAMPLES] for t in config.temperatures}
     _write_png(workdir, f"step_{trained.step:08d}", images.sheet(sheet, spec.bins))
     for temperature, row in rows.items():
@@ -54,26 +57,30 @@ def _draw_images(trained, workdir):
         first = {name: a[:PICTURE_EXAMPLES] for name, a in test.items()}
         back = round_trip(experiment.model, trained.params, trained.state, first)
         pictures["Reconstructions"] = images.reconstructions(first["x"], back, spec.bins)
-    if experiment.model.complete is not None:
+    if experiment.model.complete is not None and comes_first(experiment.model, _upper_half(spec), spec.shape):
         pictures["Completions"] = _completions(trained, test)
         _write_png(workdir, "completions", images.stacked(pictures["Completions"]))
     return pictures, nonfinite(sheet)
+
+
+def _upper_half(spec):
+    return (np.arange(spec.shape[0]) < spec.shape[0] // 2)[:, None, None]
 
 
 def _completions(trained, test):
     """Test images, their upper halves, and what the model makes of these, three times."""
     experiment, model = trained.experiment, trained.experiment.model
     first = {name: a[:PICTURE_EXAMPLES] for name, a in test.items()}
-    known = (np.arange(experiment.spec.shape[0]) < experiment.spec.shape[0] // 2)[:, None, None]
-    cond = _conditions(trained, first, len(first["x"]))
+    known = _upper_half(experiment.spec)
+    cond = _conditions(trained.experiment, first, len(first["x"]))
     complete = jax.jit(lambda p, s, key: model.complete(p, s, key, first["x"], known, cond))
     draws = [complete(trained.params, trained.state, jax.random.key(seed)) for seed in range(COMPLETIONS)]
     return images.completions(first["x"], known, [np.asarray(d) for d in draws], experiment.spec.bins)
 
 
-def _conditions(trained, batch, num):
+def _conditions(experiment, batch, num):
     """Those of a batch of test data, over and over, for the samples of a conditional model; None for any other."""
-    if not getattr(trained.experiment.config.model, "conditional", False):
+    if not getattr(experiment.config.model, "conditional", False):
         return None
     return {name: np.resize(a, (num, *a.shape[1:])) for name, a in batch.items() if name != "x"}
 
@@ -85,7 +92,7 @@ def _draw_vectors(trained, workdir):
     key = jax.random.key(experiment.config.seed)
     test = experiment.evaluation["test"]
     batch = test.fetch(np.arange(min(test.num, SCATTER_EXAMPLES)))
-    given, real = _conditions(trained, batch, SCATTER_EXAMPLES), batch["x"]
+    given, real = _conditions(trained.experiment, batch, SCATTER_EXAMPLES), batch["x"]
     points = sampler(model, trained.params, trained.state, SCATTER_EXAMPLES, given)(key)
     if experiment.spec.dims == 2:
         pictures = {"Densities": figures.densities(real, points, _log_density(trained, real))}
@@ -109,7 +116,8 @@ def _draw_text(trained, workdir):
     config, key = experiment.config.sample, jax.random.key(experiment.config.seed)
     test = experiment.evaluation["test"]
     few = test.fetch(np.linspace(0, test.num - 1, CONTINUATIONS).astype(int))
-    draws = sampler(experiment.model, trained.params, trained.state, config.num, _conditions(trained, few, config.num))
+    given = _conditions(experiment, few, config.num)
+    draws = sampler(experiment.model, trained.params, trained.state, config.num, given)
     rows = {t: draws(key, t) for t in config.temperatures}
     (workdir / "samples").mkdir(exist_ok=True)
     for temperature, row in rows.items():
@@ -127,7 +135,7 @@ def _continuations(trained, test):
     """Windows of test text, of which the first quarter is given."""
     spec, model = trained.experiment.spec, trained.experiment.model
     given = max(spec.dims // 4, 1)
-    known, cond = np.arange(spec.dims) < given, _conditions(trained, test, len(test["x"]))
+    known, cond = np.arange(spec.dims) < given, _conditions(trained.experiment, test, len(test["x"]))
     complete = jax.jit(lambda p, s, key: model.complete(p, s, key, test["x"], known, cond))
     drawn = np.asarray(complete(trained.params, trained.state, jax.random.key(trained.experiment.config.seed)))
     parts = [(x[:given], y[given:], x[given:]) for x, y in zip(test["x"], drawn, strict=True)]
@@ -144,7 +152,9 @@ def write_sheet(experiment: Experiment, workdir: pathlib.Path, params, state, st
     if experiment.spec.kind not in SAVE:
         return
     key = jax.random.key(experiment.config.seed)
-    drawn = sampler(experiment.model, params, state, experiment.config.sample.num)(key)
+    test, num = experiment.evaluation["test"], experiment.config.sample.num
+    cond = _conditions(experiment, test.fetch(np.arange(min(num, test.num))), num)
+    drawn = sampler(experiment.model, params, state, num, cond)(key)
     (workdir / "samples").mkdir(exist_ok=True)
     save(experiment.spec, drawn, f"{workdir}/samples/step_{step:08d}")
 
@@ -163,7 +173,7 @@ def _draw_sound(trained, workdir):
     test = experiment.evaluation["test"]
     spread = np.arange(num) * 0.618 % 1  # of a part that is sorted, by class, speaker and take, with no common period
     batch = test.fetch((spread * test.num).astype(int))
-    given = _conditions(trained, batch, num)
+    given = _conditions(trained.experiment, batch, num)
     draws = sampler(experiment.model, trained.params, trained.state, num, given)
     sounds = draws(key)
     captions = _captions(batch, num) if given else _captions({}, num)
@@ -184,7 +194,7 @@ def _completed_sounds(trained, batch):
     spec, model = trained.experiment.spec, trained.experiment.model
     first = {name: a[:SOUNDS_IN_A_ROW] for name, a in batch.items()}
     num, half = len(first["x"]), spec.dims // 2
-    known, cond = np.arange(spec.dims) < half, _conditions(trained, first, num)
+    known, cond = np.arange(spec.dims) < half, _conditions(trained.experiment, first, num)
     complete = jax.jit(lambda p, s, key: model.complete(p, s, key, first["x"], known, cond))
     draws = [complete(trained.params, trained.state, jax.random.key(seed)) for seed in range(SOUNDS_IN_A_ROW - 1)]
     return sound.completions(first["x"], draws, half, spec.sample_rate, _captions(batch, num))

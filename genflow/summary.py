@@ -25,7 +25,7 @@ from genflow.pictures import draw
 from genflow.report import write_report
 from genflow.trained import Trained, choose
 
-BASELINE_EXAMPLES = 50_000  # at most, to fit the baselines
+BASELINE_EXAMPLES, BASELINE_VALUES = 50_000, 50_000_000  # at most, to fit the baselines
 
 
 def finish(experiment: Experiment, workdir: pathlib.Path, output: pathlib.Path, watch: Stopwatch) -> dict:
@@ -87,9 +87,10 @@ def part_score(
 def baseline_scores(experiment: Experiment) -> dict[str, Score]:
     """The baselines, fitted on the training part, on the same test part by the same ruler."""
     train, seed = experiment.train, experiment.config.seed
-    last, count = train.num - 1, min(train.num, BASELINE_EXAMPLES)
-    # the first windows of a text overlap
-    index = np.linspace(0, last, count).astype(int) if experiment.spec.kind == "text" else np.arange(count)
+    count = min(train.num, BASELINE_EXAMPLES, max(BASELINE_VALUES // experiment.spec.dims, 1))
+    # the first windows of a text overlap, the first recordings are of one class
+    is_sorted = experiment.spec.kind in ("text", "sound")
+    index = np.linspace(0, train.num - 1, count).astype(int) if is_sorted else np.arange(count)
     batch = train.fetch(index)
     x = binarize(experiment.config.data.binarize)(jax.random.key(seed), batch["x"])
     fitted = baselines(experiment.spec, np.asarray(x))
@@ -180,7 +181,7 @@ def table(record: Mapping, workdir: pathlib.Path) -> str:
     known = [d for d in record["diagnostics"] if d["value"] is not None]
     lines += [f"  {d['name']:<40}{_figure(d['value'], d['standard_error'])}" for d in known]
     if record["receptive_field"]:
-        lines.append(f"  {'receptive field':<40}{record['receptive_field']:>7,} sites before each")
+        lines.append(f"  {'receptive field':<40}{record['receptive_field']:>11,} sites back")
     return "\n".join([*lines, *paths(record, workdir)])
 
 

@@ -1,5 +1,6 @@
 """What a user does with a trained run, from its folder alone: score it, sample it."""
 
+import hashlib
 import json
 import pathlib
 
@@ -7,6 +8,7 @@ import jax
 import numpy as np
 
 from genflow import workdir as folders
+from genflow.analysis.completion import comes_first
 from genflow.data.text import encode
 from genflow.errors import UserError
 from genflow.evaluate import nonfinite, sampler, unit
@@ -79,7 +81,7 @@ def sample_run(
     except ValueError as error:
         raise UserError(f"--mode=sample: {error}") from error
     stem = path / "samples" / _stem(num, temperature, seed, label=label, given=given, top_k=top_k, top_p=top_p)
-    stem = stem.with_name(stem.name + "_prompt" * bool(prompt))
+    stem = stem.with_name(stem.name + f"_prompt_{hashlib.sha256(prompt.encode()).hexdigest()[:6]}" * bool(prompt))
     stem.parent.mkdir(exist_ok=True)
     np.save(f"{stem}.npy", drawn)
     written = [f"{stem}.npy", *save(experiment.spec, drawn, str(stem))]
@@ -95,6 +97,8 @@ def _complete(trained, key, num, temperature, cond, prompt, given, top_k, top_p)
         name = experiment.config.model.name
         raise UserError(f"--prompt, --given, --top_k and --top_p are for autoregressive models; {name} is none")
     x, known = _beginning(experiment, num, prompt, given)
+    if known.any() and not comes_first(model, known, experiment.spec.shape):
+        raise UserError("--given keeps the first rows, and this model draws in another order, or in several")
     complete = jax.jit(lambda p, s, key: model.complete(p, s, key, x, known, cond, temperature, top_k, top_p))
     return to_host(complete(trained.params, trained.state, key))
 

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import textwrap
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from genflow import bijectors as bj
-from genflow.benchmark import core_suite, flows_suite, numerics
+from genflow.benchmark import autoregressive_suite, core_suite, flows_suite, numerics, sites
 from genflow.benchmark.turns import Contestant, Score, take_turns
 from genflow.core import Spec
 from genflow.errors import UserError
@@ -204,3 +206,37 @@ def test_a_word_of_another_suite_is_named(words, message):
 def benchmark(*words):
     command = [sys.executable, str(core_suite.ROOT / "scripts/benchmark.py"), *words]
     return subprocess.run(command, env=os.environ | core_suite.ENVIRONMENT, capture_output=True, text=True)
+
+
+SYSTEM = {"shape": [6], "bins": 4, "model": {"name": "markov", "order": 2, "widths": [4]}}
+
+
+def test_samplers_that_draw_the_same_have_the_same_digest():
+    digests = {}
+    for method, num_sites in (("naive", 3), ("cached", 6), ("cached", 2)):
+        program = sites.Sampling(SYSTEM, 5, method, num_sites, compared=3)
+        program.compile()
+        digests[method, num_sites] = program.digest
+    assert digests["naive", 3] == digests["cached", 6]
+    assert digests["naive", 3] != digests["cached", 2]
+
+
+def test_every_system_of_the_autoregressive_suite_can_be_built():
+    for entry in autoregressive_suite.SYSTEMS.values():
+        spec, model = sites.build(json.loads(json.dumps(entry["system"])))
+        assert model.complete is not None
+        assert jax.eval_shape(model.sites, jnp.zeros((1, *spec.shape))).shape[1] == entry["sites"]
+    works = [*autoregressive_suite.WORKS.values(), *autoregressive_suite.TRAINING.values()]
+    assert {work.system for work in works} == set(autoregressive_suite.SYSTEMS)
+
+
+def test_the_pace_of_a_sampler_is_per_site():
+    def score(name, seconds, digest):
+        facts = {"digest": digest, "temporary_bytes": 1, "first_call": [1.0, 1.0]}
+        return Score(name, facts, [[seconds]], [[seconds]], 0)
+
+    drawn = {"naive": 4, "cached": 100}
+    naive, cached = score("naive", 8.0, "a"), score("cached", 1.0, "a")
+    row = autoregressive_suite._sampling_figures(cached, naive, drawn, 100)
+    assert (row["ms / site"], row["all sites s"], row["x naive"], row["same"]) == (10.0, 1.0, 200.0, "yes")
+    assert autoregressive_suite._sampling_figures(score("cached", 1.0, "b"), naive, drawn, 100)["same"] == "no"

@@ -162,6 +162,7 @@ def test_refused_word(word, message, empty_folder):
         ("--mode=eval", "--workdir=x", VAE): "--mode=eval reads the configuration from --workdir; leave --config out",
         ("--mode=sample", "--workdir=x", "--config.seed=1"): "leave --config out",
         ("--mode=sample", "--workdir=x", "--num=0"): "flag --num=0: 0 is not an integer in the range [1,",
+        ("--mode=eval", "--workdir=x", "--given=0.5"): "--given is for --mode=sample",
         ("--mode=sample", "--workdir=x", "--top_p=0"): "flag --top_p=0: must be above zero",
         ("--mode=sample", "--workdir=x", "--seed=-1"): "flag --seed=-1: -1 is not an integer in the range [0,",
         ("--mode=sample", "--workdir=x", "--temperature=-1"): "flag --temperature=-1",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_bijectors import perturbed
 
-from genflow.analysis.completion import inpaint, log_prob_of_part
+from genflow.analysis.completion import comes_first, inpaint, log_prob_of_part
 from genflow.core import Spec
 from genflow.models import build
 
@@ -57,6 +57,29 @@ def test_the_score_of_a_part_at_the_end_is_its_conditional_probability():
     np.testing.assert_allclose(np.exp(score[0]), probs[21] / probs[agrees].sum(), rtol=1e-5)
     score = log_prob_of_part(model, params, state, jnp.asarray(events[21:22]), jnp.asarray(KNOWN_FIRST))
     np.testing.assert_allclose(np.exp(score[0]), probs[agrees].sum(), rtol=1e-5)
+
+
+def test_an_order_says_what_comes_first():
+    model = enumerated()[0]
+    assert comes_first(model, KNOWN_FIRST, SPEC.shape)
+    assert not comes_first(model, KNOWN_LATER, SPEC.shape)
+    shuffled = build({"name": "made", "widths": (4,), "shuffle": True}, SPEC)
+    ensemble = build({"name": "made", "widths": (4,), "num_masks": 2}, SPEC)
+    assert not comes_first(shuffled, KNOWN_FIRST, SPEC.shape)
+    assert not comes_first(ensemble, KNOWN_FIRST, SPEC.shape)
+
+
+def test_a_part_that_divides_a_pixel_is_refused():
+    spec = Spec("colors", (2, 2, 2), 4)
+    model = build({"name": "pixelcnnpp", "width": 4, "stages": 1, "blocks": 1, "components": 1}, spec)
+    red = np.zeros(spec.shape, bool)
+    red[..., 0] = True
+    x = jnp.zeros((1, *spec.shape), jnp.uint8)
+    scored = model._replace(site_log_prob=lambda *_: jnp.zeros((1, 4)))
+    with pytest.raises(ValueError, match="a part divides a site"):
+        jax.eval_shape(lambda: log_prob_of_part(scored, {}, {}, x, red))
+    with pytest.raises(ValueError, match="a part divides a site"):
+        jax.eval_shape(lambda key: model.complete({"model": {}}, {}, key, x, red), jax.random.key(0))
 
 
 def test_a_flow_cannot_complete():

@@ -28,7 +28,9 @@ def mixture_raw(means, log_scales, components, channels, logits=0.0, coefficient
 def extreme_mixtures(components, channels):
     rng = np.random.default_rng(0)
     num_params = logistic_mixture(2, components, channels).num_params
-    corners = itertools.product((-5.0, -1.0, 0.1, 1.0, 5.0), (-90.0, -7.0, -3.0, 0.0, 5.0), (-80.0, 0.3, 80.0))
+    corners = itertools.product(
+        (-5.0, -1.0, 0.1, 1.0, 5.0), (-90.0, -7.0, -3.0, 0.0, 5.0, 20.0, 90.0), (-80.0, 0.3, 80.0)
+    )
     raws = [mixture_raw(m, s, components, channels, np.linspace(-80, 80, components), a) for m, s, a in corners]
     return np.stack([*raws, *rng.normal(size=(20, num_params)), *5 * rng.normal(size=(20, num_params))]).astype(
         np.float32

@@ -53,7 +53,7 @@ TABLE = {
         LABELLED,
     ),
     "gpt": (GPT, TEXT),
-    "gpt, rotary": (GPT | {"positions": "rotary", "tied": False, "dropout": 0.0} | GIVEN, LABELLED),
+    "gpt, rotary": (GPT | {"positions": "rotary", "tied": False, "dropout": 0.0} | GIVEN, SOUND),
     "image_gpt": (GPT | {"name": "image_gpt", "tied": True, "memory": "remat"} | GIVEN, LABELLED),
     "jet": (JET | GIVEN, LABELLED),
     "made": ({"name": "made", "widths": (20,)}, BINARY),

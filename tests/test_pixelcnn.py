@@ -28,9 +28,9 @@ def sees(name, rows, columns, channels, blocks):
     return np.abs(np.asarray(jacobian)).sum((1, 3)) > 0
 
 
-def picture(name):
+def picture(name, rows=ROWS):
     """Figure 1 of arXiv:1606.05328 in closed form, [L, L]: the plain network sees, d rows up, to d + 2 on the right."""
-    row, column = np.divmod(np.arange(ROWS * COLUMNS), COLUMNS)
+    row, column = np.divmod(np.arange(rows * COLUMNS), COLUMNS)
     up, right = row[:, None] - row, column - column[:, None]
     above = (up > 0) & (up <= REACH) & (np.abs(right) <= REACH)
     if name == "pixelcnn":
@@ -41,6 +41,13 @@ def picture(name):
 @pytest.mark.parametrize("name", ["pixelcnn", "gated_pixelcnn"])
 def test_the_receptive_field_is_the_papers(name):
     np.testing.assert_array_equal(sees(name, ROWS, COLUMNS, 1, BLOCKS), picture(name))
+
+
+@pytest.mark.parametrize("name", ["pixelcnn", "gated_pixelcnn"])
+def test_the_number_of_the_receptive_field_is_the_way_to_the_furthest_pixel(name):
+    network = getattr(networks, name)(COLUMNS, 1, 4, 4, BLOCKS, 8)(4)
+    seen = picture(name, rows=REACH + 1).nonzero()
+    assert max(i - j for i, j in zip(*seen, strict=True)) == network.receptive_field
 
 
 def test_the_blind_spot_is_the_plain_networks_alone():

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Shaped
 
 from genflow.core import Key, Model, Params
 from genflow.hosts import to_host
+from genflow.models.autoregressive import whole_sites
 
 
 class Inpainting(NamedTuple):
@@ -70,12 +71,19 @@ def log_prob_of_part(
     For a part at the end it is log p(part | the rest); for one at the beginning, log p(part).
 
     Raises:
-      ValueError: the model is not autoregressive.
+      ValueError: the model is not autoregressive, or the part divides a site.
     """
     _check(model)
     terms = model.site_log_prob(params, state, None, {"x": x, **(cond or {})})
-    chosen = model.sites(jnp.broadcast_to(part, x.shape)).all(-1)
-    return jnp.where(chosen, terms, 0.0).sum(1)
+    return jnp.where(whole_sites(model.sites, part, x.shape), terms, 0.0).sum(1)
+
+
+def comes_first(model: Model, known: Bool[Array, "*event"], shape: tuple[int, ...]) -> bool:
+    """True where the model's order puts all that is known before all that is not, so that `complete` is exact."""
+    if model.sites is None:
+        return False
+    marked = np.asarray(whole_sites(model.sites, known, (1, *shape)))[0]
+    return bool((marked[:-1] >= marked[1:]).all())
 
 
 def _check(model):

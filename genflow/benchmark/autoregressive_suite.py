@@ -15,7 +15,43 @@ from genflow.errors import UserError
 SYSTEMS = {
     "gated_pixelcnn": {
         "sites": 784,
-        "system": {"shape": (28, 28, 1), "bins": 2, "model": {"name": "gated_pixelcnn"}},
+        "system": {
+            "shape": (28, 28, 1),
+            "bins": 2,
+            "model": {"name": "gated_pixelcnn", "width": 32, "blocks": 7, "head": 64},
+        },
+    },
+    "pixelcnnpp": {
+        "sites": 1024,
+        "system": {
+            "shape": (32, 32, 3),
+            "bins": 256,
+            "model": {"name": "pixelcnnpp", "width": 32, "stages": 3, "blocks": 2, "components": 10, "dropout": 0.0},
+        },
+    },
+    "wavenet": {
+        "sites": 8000,
+        "system": {"shape": (8000,), "bins": 256, "model": {"name": "wavenet", "width": 32, "skip_width": 64}},
+    },
+    "gpt": {
+        "sites": 512,
+        "system": {"shape": (512,), "bins": 65, "model": {"name": "gpt", "width": 128, "layers": 4, "heads": 4}},
+    },
+    "gated_pixelcnn, color": {
+        "sites": 3072,
+        "system": {
+            "shape": (32, 32, 3),
+            "bins": 256,
+            "model": {"name": "gated_pixelcnn", "width": 33, "blocks": 7, "head": 66},
+        },
+    },
+    "gpt, small": {
+        "sites": 64,
+        "system": {"shape": (64,), "bins": 65, "model": {"name": "gpt", "width": 128, "layers": 4, "heads": 4}},
+    },
+    "gpt, large": {
+        "sites": 256,
+        "system": {"shape": (256,), "bins": 65, "model": {"name": "gpt", "width": 384, "layers": 6, "heads": 6}},
     },
 }
 COLUMNS = {
@@ -46,8 +82,16 @@ class Training(NamedTuple):
 
 WORKS = {
     "gated_pixelcnn": Work("gated_pixelcnn", 16, 784),
+    "pixelcnnpp": Work("pixelcnnpp", 16, 8),
+    "wavenet": Work("wavenet", 1, 16),
+    "gpt": Work("gpt", 1, 512),
 }
-TRAINING = {}
+TRAINING = {
+    "gated_pixelcnn_train": Training("gated_pixelcnn", 16, "torch_pixelcnn"),
+    "gated_pixelcnn_color_train": Training("gated_pixelcnn, color", 16, "torch_pixelcnn"),
+    "gpt_small_train": Training("gpt, small", 12, "torch_gpt"),
+    "gpt_large_train": Training("gpt, large", 4, "torch_gpt"),
+}
 PARTS = (*WORKS, *TRAINING)
 
 
@@ -143,16 +187,32 @@ def training(sizes: Sizes, name: str, peer_python: str) -> list[dict]:
     absent = core_suite.missing_peer(peer_python, "torch")
     if absent:
         print(f"torch is left out: {absent}")
-    else:
-        program = str(ROOT / "scripts" / "peers" / f"{work.peer}.py")
-        contestants.append(
-            Contestant("torch", [peer_python, program, json.dumps(arguments | {"system": system})], ENVIRONMENT)
-        )
+    program = str(ROOT / "scripts" / "peers" / f"{work.peer}.py")
+    for peer, network in [] if absent else PEERS[work.peer](system):
+        command = [peer_python, program, json.dumps(arguments | {"network": network})]
+        contestants.append(Contestant(peer, command, ENVIRONMENT))
     scores = take_turns(contestants, sizes.rounds, sizes.steps)
-    found = [core_suite.figures(score, scores[1] if len(scores) > 1 else None) for score in scores]
+    fastest = min(scores[1:], key=lambda score: score.median, default=None)
+    found = [core_suite.figures(score, fastest) for score in scores]
     print(f"\n{name}: train step of {arguments['rows']} examples; {sizes.rounds} turns of {sizes.steps} steps")
     cells = [[score.name, *row.values()] for score, row in zip(scores, found, strict=True)]
     print(table(["contestant", *core_suite.COLUMNS], cells), flush=True)
     return [
         {"work": name, "contestant": score.name} | row | _facts(score) for score, row in zip(scores, found, strict=True)
     ]
+
+
+def _torch_pixelcnn(system):
+    """Torch's contestants and their networks: it is faster in one memory layout or in the other."""
+    side, _, channels = system["shape"]
+    sizes = {name: size for name, size in system["model"].items() if name != "name"}
+    network = {"side": side, "channels": channels, "bins": system["bins"]} | sizes
+    return [(f"torch{', channels last' * last}", network | {"channels_last": last}) for last in (False, True)]
+
+
+def _torch_gpt(system):
+    sizes = {name: size for name, size in system["model"].items() if name != "name"}
+    return [("torch", {"bins": system["bins"], "length": system["shape"][0]} | sizes)]
+
+
+PEERS = {"torch_pixelcnn": _torch_pixelcnn, "torch_gpt": _torch_gpt}

@@ -114,7 +114,7 @@ def _prepared(config, spec: Spec, part: str, dataset: Dataset) -> Dataset:
 
 def _check(config, spec: Spec) -> None:
     is_image, is_discrete = len(spec.shape) == 3 and spec.bins is not None, spec.bins is not None
-    is_amount = is_discrete and spec.kind != "text"  # so that one value is more than another
+    is_amount = is_discrete and spec.kind not in ("text", "sound")  # so that one value is more than another
     allowed = {
         "crop": not config.crop or is_image,
         "image_size": not config.image_size or (is_image and config.image_size <= LARGEST_SIDE),

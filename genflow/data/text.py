@@ -41,6 +41,8 @@ def windows_of(config, corpus: Corpus) -> Source:
     Raises:
       UserError: a part that is shorter than a window, no UTF-8, or has characters that the training part has not.
     """
+    if missing := {"train", "validation", "test"} - set(corpus.parts):  # cut from overlapping windows, parts would leak
+        raise UserError(f"{corpus.name!r} has no part {', '.join(sorted(missing))}; read the file itself, text:FILE")
     window = config.window or WINDOW
     if config.tokens == "bytes":
         symbols, tokens = BYTES, {part: np.frombuffer(text, np.uint8) for part, text in corpus.parts.items()}

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+MAX_LOG_SCALE = 20.0  # of a mixture: flat over any range of integers, and still finite in float32
+
 
 class Output(NamedTuple):
     """The distribution of C integers, given raw [..., num_params] by a network.
@@ -85,7 +87,7 @@ def logistic_mixture(bins: int, components: int, channels: int = 1, min_log_scal
     def split(raw):
         raw = wide(raw).reshape(*raw.shape[:-1], blocks, components)
         logits, means, log_scales, coefficients = jnp.split(raw, (1, 1 + channels, 1 + 2 * channels), axis=-2)
-        return logits[..., 0, :], means, jnp.maximum(log_scales, min_log_scale), jnp.tanh(coefficients)
+        return logits[..., 0, :], means, jnp.clip(log_scales, min_log_scale, MAX_LOG_SCALE), jnp.tanh(coefficients)
 
     def mean_of(channel, means, coefficients, before):
         first = channel * (channel - 1) // 2  # coefficients of a channel stand together: (1, 0), (2, 0), (2, 1), ...
@@ -139,7 +141,8 @@ def discretized_logistic_log_prob(x: Array, mean: Array, log_scale: Array, bins:
     inverse_scale = jnp.exp(-log_scale)
     upper, lower = inverse_scale * (centered + half), inverse_scale * (centered - half)
     # log(sigmoid(u) - sigmoid(l)) = log sigmoid(u) + log sigmoid(-l) + log(1 - exp(l - u)), stable for any u > l
-    inside = jax.nn.log_sigmoid(upper) + jax.nn.log_sigmoid(-lower) + jnp.log(-jnp.expm1(lower - upper))
+    width = 2 * half * inverse_scale
+    inside = jax.nn.log_sigmoid(upper) + jax.nn.log_sigmoid(-lower) + jnp.log(-jnp.expm1(-width))
     edges = jnp.where(x < 0.5, jax.nn.log_sigmoid(upper), jax.nn.log_sigmoid(-lower))
     return jnp.where((x < 0.5) | (x > bins - 1.5), edges, inside)
 

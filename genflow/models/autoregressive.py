@@ -1,8 +1,9 @@
 """The autoregressive model: a causal network, the distribution of a site given its output, the chain rule."""
 
-import math
-
+import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool
 
 from genflow.core import CausalNetwork, Model, Spec
 from genflow.distributions import Output, bernoulli, categorical
@@ -60,10 +61,12 @@ def autoregressive(
         cond = draw_condition(spec, key, x.shape[0]) | dict(cond or {}) if conditional else {}
 
         def draw(key, raw):
-            raw = output.truncate(raw, top_k, top_p) if output.truncate else raw
+            if top_k or top_p < 1:
+                tempered = output.truncate(raw / jnp.maximum(temperature, 1e-6), top_k, top_p)
+                raw = jnp.where(jnp.isneginf(tempered), -jnp.inf, raw)
             return output.sample(key, raw, temperature)
 
-        known = sites(jnp.broadcast_to(known, x.shape)).all(-1)
+        known = whole_sites(sites, known, x.shape)
         c = condition(cond)
         drawn = draw_sites(method, network, draw, params["model"], key, sites(x), known, c, num_sites)
         return drawn.sites.reshape(x.shape).astype(jnp.float32)
@@ -73,8 +76,23 @@ def autoregressive(
         complete=complete,
         site_log_prob=site_log_prob,
         sites=sites,
-        receptive_field=math.prod(network.window) - 1 if network.window else 0,
+        receptive_field=network.receptive_field,
     )
+
+
+def whole_sites(sites, part, shape: tuple[int, ...]) -> Bool[Array, "B L"]:
+    """Which sites of events of this shape (with the batch) a part marks.
+
+    Raises:
+      ValueError: some values of a site are marked and others are not.
+    """
+    if isinstance(part, jax.core.Tracer):
+        return sites(jnp.broadcast_to(part, shape)).all(-1)
+    with jax.ensure_compile_time_eval():
+        marked = np.asarray(sites(jnp.broadcast_to(part, shape)), bool)
+    if (marked.any(-1) != marked.all(-1)).any():
+        raise ValueError("a part divides a site: this model draws the channels of a pixel together")
+    return jnp.asarray(marked.all(-1))
 
 
 def softmax_output(spec: Spec) -> Output:

@@ -84,7 +84,11 @@ def conditioning(spec: Spec, conditional: bool):
     if not (spec.num_classes or spec.cond_dims):
         raise ValueError(f"conditional=True, but {spec.name} has neither labels nor condition vectors")
 
+    wanted = ["label"] * bool(spec.num_classes) + ["cond"] * bool(spec.cond_dims)
+
     def condition(batch):
+        if missing := [name for name in wanted if name not in batch]:
+            raise ValueError(f"a conditional model needs {' and '.join(missing)} beside the examples")
         parts = [jax.nn.one_hot(batch["label"], spec.num_classes)] if spec.num_classes else []
         parts += [batch["cond"]] if spec.cond_dims else []
         return jnp.concatenate(parts, axis=-1)

@@ -27,13 +27,15 @@ def gpt(
       dropout: rate, for embeddings, attention weights and what a block adds; training only.
       positions: 'learned' or 'rotary'.
       tied: the output layer is the transposed embedding.
-      memory: 'store', or 'remat': less memory, a third more time.
+      memory: 'store', or 'remat': less memory, more time.
 
     Raises:
       ValueError: an impossible size, a rate that is none, an unknown choice.
 
     Reference: Radford et al. (2019), Language models are unsupervised multitask learners, section 2.3.
     """
+    if len(spec.shape) != 1:
+        raise ValueError(f"models sequences; {spec.name} has events of shape {spec.shape}: take image_gpt")
     _check(positions=(positions, POSITIONS), memory=(memory, MEMORY))
     _check_sizes(width, layers, heads, dropout)
     if positions == "rotary" and width // heads % 2:
@@ -66,6 +68,8 @@ def image_gpt(
     Reference: Chen et al. (2020), Generative pretraining from pixels; Parmar et al. (2018), Image transformer,
     arXiv:1802.05751, section 3 (categorical distribution).
     """
+    if spec.kind != "images":
+        raise ValueError(f"models images; {spec.name} has events of shape {spec.shape}: take gpt")
     _check(memory=(memory, MEMORY))
     _check_sizes(width, layers, heads, dropout)
     build = gpt_network(spec.shape, spec.bins or 1, width, layers, heads, dropout, "learned", tied, memory)

@@ -16,7 +16,7 @@ def pixelcnn(spec: Spec, width: int = 16, blocks: int = 7, head: int = 32, condi
     Raises:
       ValueError: data that are no images; widths that the channels do not divide.
 
-    Reference: van den Oord et al. (2016), Pixel recurrent neural networks, arXiv:1601.06759, section 3.4.
+    Reference: van den Oord et al. (2016), Pixel recurrent neural networks, arXiv:1601.06759, sections 3.4 and 3.5.
     """
     return _model(plain_network, spec, width, blocks, head, conditional)
 

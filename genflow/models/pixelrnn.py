@@ -9,7 +9,8 @@ def pixelrnn(spec: Spec, layer: str = "row", width: int = 16, layers: int = 7, c
     """Each channel of each pixel given all before it in raster order, by a softmax (Bernoulli for two bins).
 
     Args:
-      layer: 'row' (Row LSTM, which sees a triangle above a pixel) or 'diagonal' (Diagonal BiLSTM, which sees all).
+      layer: 'row' (Row LSTM, which sees a triangle above a pixel) or 'diagonal' (Diagonal BiLSTM, which sees all but
+        the last pixel of the row above, unless the first layer's 7x7 kernel reaches it).
       width: h, units of an LSTM.
 
     Raises:

@@ -18,6 +18,9 @@ def wavenet(
 ) -> Model:
     """log p(x) = sum_t log p(x_t | x_1 .. x_(t-1), c) with p from dilated causal convolutions.
 
+    c is one vector for a whole example (global conditioning). Frames along the time (local conditioning) are taken by
+    the network, `networks.wavenet`, but no data set here has them.
+
     Args:
       cycles: how often the dilations are repeated.
       components: of a mixture of rounded logistics on the codes; 0: a softmax over the codes.
@@ -33,7 +36,9 @@ def wavenet(
             f"width={width}, skip_width={skip_width}, cycles={cycles} and dilations={dilations} must be above zero, "
             f"kernel={kernel} above one, components={components} not negative"
         )
-    bins = spec.bins or 1
+    if len(spec.shape) != 1:
+        raise ValueError(f"models sequences; {spec.name} has events of shape {spec.shape}")
+    bins = spec.bins or 2
     output = logistic_mixture(bins, components) if components else categorical(bins)
     causal = network(tuple(dilations) * cycles, width, skip_width, bins, kernel)(output.num_params)
     return autoregressive(spec, causal, output, conditional=conditional)

@@ -25,6 +25,7 @@ from genflow.networks.pixelcnn import (
     init_layer,
     position,
     prepare,
+    reach,
     scaled,
     single,
     total_bias,
@@ -107,7 +108,7 @@ def gated_pixelcnn(
     def build(num_params):
         net = Net(columns, channels, bins, width, num_blocks, head, num_params)
         functions = (functools.partial(f, net) for f in (_init, _apply, _start, _step))
-        return CausalNetwork(*functions, (4 + num_blocks, columns * channels))
+        return CausalNetwork(*functions, (4 + num_blocks, columns * channels), reach(columns, channels, num_blocks))
 
     return build
 

@@ -40,6 +40,6 @@ def markov_mlp(order: int, widths: tuple[int, ...], bins: int) -> Callable[[int]
             c = None if cond is None else jnp.repeat(cond, L, axis=0)
             return perceptron.apply(params, h, c).reshape(B, L, -1)
 
-        return CausalNetwork(init, apply, lambda params, num, cond=None: (), step, (order + 1, 1))
+        return CausalNetwork(init, apply, lambda params, num, cond=None: (), step, (order + 1, 1), order)
 
     return build

@@ -226,6 +226,16 @@ class Net(NamedTuple):
         }
 
 
+def reach(columns: int, channels: int, num_blocks: int) -> int:
+    """Sites back to the furthest that an output of either PixelCNN sees: 3 + num_blocks rows up and pixels to the left.
+
+    >>> reach(columns=28, channels=1, num_blocks=7)
+    290
+    """
+    rows = 3 + num_blocks
+    return (rows * columns + min(rows, columns - 1)) * channels + channels - 1
+
+
 def pixelcnn(
     columns: int, channels: int, bins: int, width: int, num_blocks: int, head: int
 ) -> Callable[[int], CausalNetwork]:
@@ -239,13 +249,13 @@ def pixelcnn(
       head: features of the layer before the output, a multiple of `channels`.
 
     Reference: van den Oord, Kalchbrenner and Kavukcuoglu (2016), Pixel recurrent neural networks, arXiv:1601.06759,
-    section 3.4, figure 5 and table 1.
+    sections 3.4 and 3.5, figure 5 and table 1.
     """
 
     def build(num_params):
         net = Net(columns, channels, bins, width, num_blocks, head, num_params)
         functions = (functools.partial(f, net) for f in (_init, _apply, _start, _step))
-        return CausalNetwork(*functions, (4 + num_blocks, columns * channels))
+        return CausalNetwork(*functions, (4 + num_blocks, columns * channels), reach(columns, channels, num_blocks))
 
     return build
 

@@ -85,7 +85,7 @@ def wavenet(
                 h, sums = _residual(own, z, h, sums)
             return _head(params["head"], sums), (past, biases)
 
-        return CausalNetwork(init, apply, start, step, (field + 1, 1))
+        return CausalNetwork(init, apply, start, step, (field + 1, 1), field)
 
     return build
 
