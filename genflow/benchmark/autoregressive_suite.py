@@ -58,7 +58,7 @@ COLUMNS = {
     "ms / site": "milliseconds for one site of all examples, median",
     "all sites s": "seconds for every site of the examples at that pace",
     "x naive": "naive's time a site over this one's, paired by turn",
-    "same": "the sites that naive drew are the same here",
+    "same": "the sites that naive drew, the first ones, are the same here",
     "temp MB": "temporary memory of the compiled sampler, caches and all",
     "first s": "seconds of the first call: tracing, compiling, drawing",
 }
@@ -84,7 +84,7 @@ WORKS = {
     "gated_pixelcnn": Work("gated_pixelcnn", 16, 784),
     "pixelcnnpp": Work("pixelcnnpp", 16, 8),
     "wavenet": Work("wavenet", 1, 16),
-    "gpt": Work("gpt", 1, 512),
+    "gpt": Work("gpt", 1, 64),
 }
 TRAINING = {
     "gated_pixelcnn_train": Training("gated_pixelcnn", 16, "torch_pixelcnn"),
