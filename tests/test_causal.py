@@ -108,7 +108,8 @@ def test_an_output_depends_on_the_sites_before_it_alone(name):
     assert last[-wanted:].all()
     assert not last[:-wanted].any()
     if row.network.receptive_field:
-        assert max(i - j for i, j in zip(*sees.nonzero(), strict=True)) == min(row.network.receptive_field, len(sees) - 1)
+        furthest = max(i - j for i, j in zip(*sees.nonzero(), strict=True))
+        assert furthest == min(row.network.receptive_field, len(sees) - 1)
 
 
 @pytest.mark.parametrize("name", TABLE)
