@@ -136,6 +136,20 @@ def compiled_sample(sample: Callable) -> Callable:
     return jax.jit(sample, static_argnums=3)
 
 
+def completer(model: Model, params: Params, state, x, known, cond=None, **options) -> Callable[..., np.ndarray]:
+    """Returns draw(key, temperature=1.0) -> like x, float32 in data space: what is not known of x drawn, compiled once.
+
+    Args:
+      options: top_k and top_p of `Model.complete`.
+    """
+
+    def complete(params, state, key, temperature):
+        return model.complete(params, state, key, x, known, cond, temperature, **options)
+
+    draw = jax.jit(complete)
+    return lambda key, temperature=1.0: to_host(draw(params, state, key, temperature)).astype(np.float32)
+
+
 def nonfinite(samples: np.ndarray) -> int:
     """How many of the samples have a NaN or an infinity."""
     return int((~np.isfinite(samples.reshape(len(samples), -1)).all(1)).sum())

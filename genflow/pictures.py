@@ -9,7 +9,7 @@ import numpy as np
 from genflow.analysis.completion import comes_first
 from genflow.core import Spec
 from genflow.data.text import decode
-from genflow.evaluate import nonfinite, round_trip, sampler
+from genflow.evaluate import completer, nonfinite, round_trip, sampler
 from genflow.experiment import Experiment
 from genflow.report import figures, images, sound, text
 from genflow.trained import Trained
@@ -41,9 +41,8 @@ def _draw_images(trained, workdir):
     experiment, spec = trained.experiment, trained.experiment.spec
     config, key = experiment.config.sample, jax.random.key(experiment.config.seed)
     test = experiment.evaluation["test"].fetch(np.arange(min(config.num, experiment.evaluation["test"].num)))
-    draws = sampler(
-        experiment.model, trained.params, trained.state, config.num, _conditions(trained.experiment, test, config.num)
-    )
+    given = _conditions(experiment, test, config.num)
+    draws = sampler(experiment.model, trained.params, trained.state, config.num, given)
     sheet, rows = draws(key), {t: draws(key, t)[:PICTURE_EXAMPLES] for t in config.temperatures}
     _write_png(workdir, f"step_{trained.step:08d}", images.sheet(sheet, spec.bins))
     for temperature, row in rows.items():
@@ -57,25 +56,24 @@ def _draw_images(trained, workdir):
         first = {name: a[:PICTURE_EXAMPLES] for name, a in test.items()}
         back = round_trip(experiment.model, trained.params, trained.state, first)
         pictures["Reconstructions"] = images.reconstructions(first["x"], back, spec.bins)
-    if experiment.model.complete is not None and comes_first(experiment.model, _upper_half(spec), spec.shape):
-        pictures["Completions"] = _completions(trained, test)
+    # test images, their upper halves, and what the model makes of these
+    known = (np.arange(spec.shape[0]) < spec.shape[0] // 2)[:, None, None]
+    first = {name: a[:PICTURE_EXAMPLES] for name, a in test.items()}
+    if completed := _completed(trained, first, known, COMPLETIONS):
+        pictures["Completions"] = images.completions(first["x"], known, completed, spec.bins)
         _write_png(workdir, "completions", images.stacked(pictures["Completions"]))
     return pictures, nonfinite(sheet)
 
 
-def _upper_half(spec):
-    return (np.arange(spec.shape[0]) < spec.shape[0] // 2)[:, None, None]
-
-
-def _completions(trained, test):
-    """Test images, their upper halves, and what the model makes of these, three times."""
+def _completed(trained, batch, known, num):
+    """A batch of test examples drawn anew, `num` times, but for what is known; empty where the model cannot do it."""
     experiment, model = trained.experiment, trained.experiment.model
-    first = {name: a[:PICTURE_EXAMPLES] for name, a in test.items()}
-    known = _upper_half(experiment.spec)
-    cond = _conditions(trained.experiment, first, len(first["x"]))
-    complete = jax.jit(lambda p, s, key: model.complete(p, s, key, first["x"], known, cond))
-    draws = [complete(trained.params, trained.state, jax.random.key(seed)) for seed in range(COMPLETIONS)]
-    return images.completions(first["x"], known, [np.asarray(d) for d in draws], experiment.spec.bins)
+    if model.complete is None or not comes_first(model, known, experiment.spec.shape):
+        return []
+    draw = completer(
+        model, trained.params, trained.state, batch["x"], known, _conditions(experiment, batch, len(batch["x"]))
+    )
+    return [draw(jax.random.key(experiment.config.seed + i)) for i in range(num)]
 
 
 def _conditions(experiment, batch, num):
@@ -92,7 +90,7 @@ def _draw_vectors(trained, workdir):
     key = jax.random.key(experiment.config.seed)
     test = experiment.evaluation["test"]
     batch = test.fetch(np.arange(min(test.num, SCATTER_EXAMPLES)))
-    given, real = _conditions(trained.experiment, batch, SCATTER_EXAMPLES), batch["x"]
+    given, real = _conditions(experiment, batch, SCATTER_EXAMPLES), batch["x"]
     points = sampler(model, trained.params, trained.state, SCATTER_EXAMPLES, given)(key)
     if experiment.spec.dims == 2:
         pictures = {"Densities": figures.densities(real, points, _log_density(trained, real))}
@@ -126,20 +124,12 @@ def _draw_text(trained, workdir):
     if rows:
         readable = {t: [decode(spec, x) for x in row[: text.SHOWN]] for t, row in rows.items()}
         pictures["Samples by temperature"] = text.temperatures(readable)
-    if experiment.model.complete is not None:
-        pictures["Continuations"] = text.continuations(_continuations(trained, few))
+    first = max(spec.dims // 4, 1)  # characters of each window that are given
+    for drawn in _completed(trained, few, np.arange(spec.dims) < first, 1):
+        parts = [(x[:first], y[first:], x[first:]) for x, y in zip(few["x"], drawn, strict=True)]
+        continued = [text.Continued(*(decode(spec, part) for part in three)) for three in parts]
+        pictures["Continuations"] = text.continuations(continued)
     return pictures, 0
-
-
-def _continuations(trained, test):
-    """Windows of test text, of which the first quarter is given."""
-    spec, model = trained.experiment.spec, trained.experiment.model
-    given = max(spec.dims // 4, 1)
-    known, cond = np.arange(spec.dims) < given, _conditions(trained.experiment, test, len(test["x"]))
-    complete = jax.jit(lambda p, s, key: model.complete(p, s, key, test["x"], known, cond))
-    drawn = np.asarray(complete(trained.params, trained.state, jax.random.key(trained.experiment.config.seed)))
-    parts = [(x[:given], y[given:], x[given:]) for x, y in zip(test["x"], drawn, strict=True)]
-    return [text.Continued(*(decode(spec, part) for part in three)) for three in parts]
 
 
 def _save_text(spec, drawn, stem):
@@ -173,7 +163,7 @@ def _draw_sound(trained, workdir):
     test = experiment.evaluation["test"]
     spread = np.arange(num) * 0.618 % 1  # of a part that is sorted, by class, speaker and take, with no common period
     batch = test.fetch((spread * test.num).astype(int))
-    given = _conditions(trained.experiment, batch, num)
+    given = _conditions(experiment, batch, num)
     draws = sampler(experiment.model, trained.params, trained.state, num, given)
     sounds = draws(key)
     captions = _captions(batch, num) if given else _captions({}, num)
@@ -182,22 +172,13 @@ def _draw_sound(trained, workdir):
     for t in config.temperatures:
         cold = draws(key, t)[:SOUNDS_IN_A_ROW]
         pictures[f"Samples at temperature {t:g}"] = sound.clips(cold, spec.sample_rate, captions[: len(cold)])
-    if experiment.model.complete is not None:
-        pictures["Completions"] = _completed_sounds(trained, batch)
+    few, half = {name: a[:SOUNDS_IN_A_ROW] for name, a in batch.items()}, spec.dims // 2
+    if completed := _completed(trained, few, np.arange(spec.dims) < half, SOUNDS_IN_A_ROW - 1):
+        shown = _captions(batch, len(few["x"]))
+        pictures["Completions"] = sound.completions(few["x"], completed, half, spec.sample_rate, shown)
     (workdir / "samples").mkdir(exist_ok=True)
     _save_sound(spec, sounds, str(workdir / "samples" / f"step_{trained.step:08d}"))
     return pictures, nonfinite(sounds)
-
-
-def _completed_sounds(trained, batch):
-    """Test recordings, each beside what the model makes of its first half, twice."""
-    spec, model = trained.experiment.spec, trained.experiment.model
-    first = {name: a[:SOUNDS_IN_A_ROW] for name, a in batch.items()}
-    num, half = len(first["x"]), spec.dims // 2
-    known, cond = np.arange(spec.dims) < half, _conditions(trained.experiment, first, num)
-    complete = jax.jit(lambda p, s, key: model.complete(p, s, key, first["x"], known, cond))
-    draws = [complete(trained.params, trained.state, jax.random.key(seed)) for seed in range(SOUNDS_IN_A_ROW - 1)]
-    return sound.completions(first["x"], draws, half, spec.sample_rate, _captions(batch, num))
 
 
 def _captions(batch, num):

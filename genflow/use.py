@@ -11,8 +11,7 @@ from genflow import workdir as folders
 from genflow.analysis.completion import comes_first
 from genflow.data.text import encode
 from genflow.errors import UserError
-from genflow.evaluate import nonfinite, sampler, unit
-from genflow.hosts import to_host
+from genflow.evaluate import completer, nonfinite, sampler, unit
 from genflow.pictures import save
 from genflow.summary import finite, part_scores
 from genflow.trained import load_trained
@@ -99,8 +98,8 @@ def _complete(trained, key, num, temperature, cond, prompt, given, top_k, top_p)
     x, known = _beginning(experiment, num, prompt, given)
     if known.any() and not comes_first(model, known, experiment.spec.shape):
         raise UserError("--given keeps the first rows, and this model draws in another order, or in several")
-    complete = jax.jit(lambda p, s, key: model.complete(p, s, key, x, known, cond, temperature, top_k, top_p))
-    return to_host(complete(trained.params, trained.state, key))
+    options = {"top_k": top_k, "top_p": top_p}
+    return completer(model, trained.params, trained.state, x, known, cond, **options)(key, temperature)
 
 
 def _beginning(experiment, num, prompt, given):
