@@ -33,8 +33,8 @@ from genflow.networks.pixelcnn import (
     whole,
 )
 
-# Blocks of a scan's body, at most: what a scan keeps for the backward pass is written and read once more, which takes a
-# fifth of a small network's train step on CPU.
+# Blocks of a scan's body, at most: what a scan keeps for the backward pass is written and read once more, which a small
+# network's train step on CPU feels.
 UNROLLED = 8
 
 
