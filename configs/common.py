@@ -17,6 +17,9 @@ CHOICES = {
     "optimizer.schedule": ("constant", "cosine", "linear"),
     "eval.select": ("best", "last"),
     "compute.matmul_precision": ("float32", "tensorfloat32", "bfloat16", "default"),
+    "model.activation": ("leaky_relu", "relu", "silu", "tanh"),
+    "model.gradient": ("reparameterized", "doubly_reparameterized"),
+    "model.likelihood": ("auto", "bernoulli", "gaussian", "logistic", "mixture"),
     "model.memory": ("store", "remat", "invert"),
     "model.coupling": ("affine", "additive", "spline"),
     "model.layer": ("row", "diagonal"),
@@ -33,6 +36,7 @@ POSITIVE = (
     "train.steps_per_call",
     "train.max_skipped",
     "eval.importance_samples",
+    "eval.samples_per_call",
     "eval.num_repeats",
     "sharding.model",
     "checkpoint.keep",
@@ -120,6 +124,7 @@ def base() -> ConfigDict:
     c.eval.max_examples = 0  # of each part; 0: all
     c.eval.num_repeats = 1  # independent noise draws averaged for each example (dequantization, latent samples)
     c.eval.importance_samples = 1  # draws in the log-mean-exp of each repeat of the final score: a tighter bound
+    c.eval.samples_per_call = 16  # of a latent variable model, draws that are in memory at once
     c.eval.select = "best"  # best (lowest validation loss) or last: the checkpoint that is scored and sampled
     c.eval.baselines = True  # score uniform, independent-pixel and Gaussian baselines on the same split
 

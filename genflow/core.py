@@ -1,4 +1,4 @@
-"""The contracts of the house: `Bijector`, `Network`, `CausalNetwork`, `Model` and `Spec`, and nothing else.
+"""The contracts of the house: `Bijector`, `Network`, `CausalNetwork`, `Latent`, `Model`, `Spec`, and nothing else.
 
 Conventions, stated once:
 
@@ -104,6 +104,35 @@ class CausalNetwork(NamedTuple):
     receptive_field: int = 0
 
 
+class Inference(NamedTuple):
+    """What one draw of every latent of a batch says, in nats; levels in the order in which they are generated."""
+
+    z: PyTree  # leaves [B, ...]
+    log_likelihood: Float[Array, " B"]  # log p(x | z)
+    log_prior: Float[Array, "L B"]  # log p(z_l | z_1 .. z_(l-1))
+    log_posterior: Float[Array, "L B"]  # log q(z_l | x, z_1 .. z_(l-1)), or of the order in which q draws
+    kl: Float[Array, "L B"]  # KL(q || p) of a level given the others drawn, in closed form where there is one
+
+
+class Latent(NamedTuple):
+    """The joint density p(x, z_1 .. z_L) of a latent variable model, and its approximate posterior.
+
+    Level 1 is generated first, furthest from the data. `from_posterior` and `temperature` have one value for each
+    level, or one for all: whether z_l comes from q or from p(z_l | levels before), and what its standard deviation is
+    multiplied by (0: the mode). Both may be traced.
+
+    infer(params, state, key, batch, from_posterior=True, temperature=1.0) -> Inference
+    joint(params, state, key, z, batch) -> (log_prior [L, B], log_likelihood [B]) of given latents; the key is for noise
+        that the likelihood itself needs (dequantization)
+    generate(params, state, key, num, temperature=1.0) -> z, drawn from the prior
+    """
+
+    num_levels: int
+    infer: Callable[..., Inference]
+    joint: Callable[..., tuple[Float[Array, "L B"], Float[Array, " B"]]]
+    generate: Callable[..., PyTree]
+
+
 class Model(NamedTuple):
     """A generative model as pure functions; a capability that a family lacks is None.
 
@@ -116,7 +145,8 @@ class Model(NamedTuple):
         cond: what a conditional model is given, as in a batch: {'label': [num], 'cond': [num, D]}, whichever there are.
     log_prob(params, state, key, batch) -> [B] nats of the data itself (discrete mass or continuous density).
     bound: what log_prob is, 'exact' | 'lower' | 'estimate' | 'none'.
-    encode(params, state, key, batch) -> z and decode(params, state, z, cond=None) -> x as `sample` returns it.
+    encode(params, state, key, batch) -> z and decode(params, state, z, cond=None) -> x as `sample` returns it; of a
+        latent variable model the mode of q(z | x), and the mean of p(x | z), which need not be an integer.
     energy(params, state, x, cond=None) -> [B], score(params, state, x, cond=None) -> like x.
     sample_log_prob(params, state, key, num) -> (x, [num] nats): samples and the exact log-density of each, in one pass.
     target: the unnormalized density that the model is fitted to (a `targets.Target`), which weighs its samples.
@@ -126,6 +156,9 @@ class Model(NamedTuple):
     site_log_prob(params, state, key, batch) -> [B, L] nats: the terms of log_prob, log p(x_i | x_1 .. x_(i-1)), in the
         model's order; sites(x [B, *event]) -> [B, L, C] brings an event into that order.
     receptive_field: how many sites before its own the furthest lies that a term depends on; 0: no limit.
+    log_weights(params, state, key, batch, num) -> [B, num] nats: independent draws of log p(x, z) - log q(z | x), the
+        log-mean-exp of which bounds log p(x); log_prob is one of them.
+    latent: the densities that log_weights is made of (`Latent`).
     """
 
     init: Callable[..., tuple[dict[str, Params], PyTree]]
@@ -143,6 +176,8 @@ class Model(NamedTuple):
     site_log_prob: Callable[..., Float[Array, "B L"]] | None = None
     sites: Callable[[Array], Array] | None = None
     receptive_field: int = 0
+    log_weights: Callable[..., Float[Array, "B num"]] | None = None
+    latent: Latent | None = None
 
 
 def sum_event(a: Float[Array, "B *event"]) -> Float[Array, " B"]:

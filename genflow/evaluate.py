@@ -71,6 +71,7 @@ def log_probs(
     limit: int = 0,
     place: Place = lambda batch: batch,
     importance_samples: int = 1,
+    samples_per_call: int = 1,
 ) -> Float[np.ndarray, " N"]:
     """log_prob of every example of a data set, in nats, averaged over independent noise draws.
 
@@ -80,8 +81,11 @@ def log_probs(
     Args:
       importance_samples: k > 1 gives log (1/k) sum_k exp log_prob_k of each repeat, a bound that tightens with k
         (Burda et al. 2016, arXiv:1509.00519, equation 8); memory does not grow with k.
+      samples_per_call: of a model with `log_weights`, so many draws share one pass through the encoder, and memory
+        grows with them.
     """
-    evaluate = compiled(model.log_prob)
+    per_call = min(samples_per_call, importance_samples)
+    evaluate = compiled(model.log_prob) if model.log_weights is None else compiled_weights(model.log_weights, per_call)
     out = []
     for i, (batch, count) in enumerate(batches(dataset, batch_size, limit)):
         keys = [jax.random.fold_in(key, i * num_repeats + r) for r in range(num_repeats)]
@@ -103,6 +107,22 @@ def compiled(log_prob: Callable) -> Callable:
 
         start = jnp.full(batch["x"].shape[0], -jnp.inf)
         return jax.lax.fori_loop(0, k, add, start) - jnp.log(k)
+
+    return jax.jit(log_mean_exp)
+
+
+@functools.lru_cache(maxsize=8)
+def compiled_weights(log_weights: Callable, per_call: int) -> Callable:
+    """Like `compiled`, of a model's log_weights, `per_call` draws at a time."""
+
+    def log_mean_exp(params, state, key, batch, k):
+        def add(i, total):
+            weights = log_weights(params, state, jax.random.fold_in(key, i), batch, per_call)
+            wanted = i * per_call + jnp.arange(per_call) < k
+            return jnp.logaddexp(total, jax.nn.logsumexp(weights, axis=1, where=wanted))
+
+        start = jnp.full(batch["x"].shape[0], -jnp.inf)
+        return jax.lax.fori_loop(0, (k + per_call - 1) // per_call, add, start) - jnp.log(k)
 
     return jax.jit(log_mean_exp)
 

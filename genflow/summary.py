@@ -76,6 +76,7 @@ def part_score(
         config.max_examples,
         place,
         importance_samples,
+        config.samples_per_call,
     )
     try:
         return score(experiment.spec, values, part)

@@ -5,6 +5,7 @@ from genflow.distributions.continuous import (
     logistic_log_prob,
     normal_kl,
     normal_log_prob,
+    soft_clip,
     standard_logistic,
     standard_normal,
     standard_normal_log_prob,
@@ -20,6 +21,7 @@ from genflow.distributions.discrete import (
     logistic_mixture,
     mu_law_decode,
     mu_law_encode,
+    rounded_logistic,
     truncate_logits,
 )
 
@@ -37,6 +39,8 @@ __all__ = [
     "mu_law_encode",
     "normal_kl",
     "normal_log_prob",
+    "rounded_logistic",
+    "soft_clip",
     "standard_logistic",
     "standard_normal",
     "standard_normal_log_prob",

@@ -73,6 +73,21 @@ def logistic_log_prob(x: Array, mean: Array | float = 0.0, log_scale: Array | fl
     return jax.nn.log_sigmoid(u) + jax.nn.log_sigmoid(-u) - log_scale
 
 
-def normal_kl(mean: Array, log_std: Array) -> Array:
-    """KL(N(mean, exp(log_std)^2) || N(0, 1)), elementwise. Kingma and Welling (2014), arXiv:1312.6114, appendix B."""
-    return 0.5 * (jnp.exp(2 * log_std) + mean**2 - 1) - log_std
+def normal_kl(
+    mean: Array, log_std: Array, prior_mean: Array | float = 0.0, prior_log_std: Array | float = 0.0
+) -> Array:
+    """KL(N(mean, exp(log_std)^2) || N(prior_mean, exp(prior_log_std)^2)), elementwise.
+
+    Reference: Kingma and Welling (2014), arXiv:1312.6114, appendix B, for the standard normal prior.
+    """
+    log_ratio = log_std - prior_log_std
+    distance = (mean - prior_mean) * jnp.exp(-prior_log_std)
+    return 0.5 * (jnp.expm1(2 * log_ratio) + distance**2) - log_ratio
+
+
+def soft_clip(a: Array, limit: float = 7.0) -> Array:
+    """limit * tanh(a / limit): the identity near zero, for log-standard deviations that must not overflow.
+
+    Reference: Vahdat and Kautz (2020), NVAE, arXiv:2007.03898, appendix A, with limit 5.
+    """
+    return limit * jnp.tanh(a / limit)

@@ -20,12 +20,14 @@ class Output(NamedTuple):
     log_prob(raw, x [..., C]) -> [...] nats
     sample(key, raw, temperature=1.0) -> [..., C] int32; temperature 0 gives the mode, or the mode of the likeliest part
     truncate(raw, top_k, top_p) -> raw that keeps the likeliest values only; None where values are no tokens
+    mean(raw) -> [..., C] float, the expected values (of a rounded logistic, its mean brought into the range)
     """
 
     num_params: int
     log_prob: Callable[[Array, Array], Array]
     sample: Callable[..., Array]
     truncate: Callable[[Array, int, float], Array] | None = None
+    mean: Callable[[Array], Array] | None = None
 
 
 def bernoulli() -> Output:
@@ -34,7 +36,7 @@ def bernoulli() -> Output:
     def sample(key, raw, temperature=1.0):
         return (raw > temperature * jax.random.logistic(key, raw.shape, raw.dtype)).astype(jnp.int32)
 
-    return Output(1, lambda raw, x: bernoulli_log_prob(x, wide(raw))[..., 0], sample)
+    return Output(1, lambda raw, x: bernoulli_log_prob(x, wide(raw))[..., 0], sample, mean=jax.nn.sigmoid)
 
 
 def categorical(bins: int) -> Output:
@@ -48,7 +50,36 @@ def categorical(bins: int) -> Output:
         noise = jax.random.gumbel(key, raw.shape, raw.dtype)
         return jnp.argmax(raw + temperature * noise, axis=-1, keepdims=True).astype(jnp.int32)
 
-    return Output(bins, log_prob, sample, truncate_logits)
+    def mean(raw):
+        return (jax.nn.softmax(wide(raw)) * jnp.arange(bins)).sum(-1, keepdims=True)
+
+    return Output(bins, log_prob, sample, truncate_logits, mean)
+
+
+def rounded_logistic(bins: int, min_log_scale: float = -5.0) -> Output:
+    """A logistic of the data's range [-1, 1], rounded to one of the bins; raw is (mean, log_scale).
+
+    Args:
+      min_log_scale: floor of the log-scale, in units of half the data range.
+
+    Reference: Kingma et al. (2016), Improving variational inference with inverse autoregressive flow,
+    arXiv:1606.04934, appendix C.
+    """
+
+    def split(raw):
+        mean, log_scale = jnp.split(wide(raw), 2, axis=-1)
+        return mean, min_log_scale + jax.nn.softplus(log_scale - min_log_scale)
+
+    def log_prob(raw, x):
+        return discretized_logistic_log_prob(x, *split(raw), bins)[..., 0]
+
+    def sample(key, raw, temperature=1.0):
+        return discretized_logistic_sample(key, *split(raw), bins, temperature).astype(jnp.int32)
+
+    def mean(raw):
+        return (jnp.clip(split(raw)[0], -1, 1) + 1) / 2 * (bins - 1)
+
+    return Output(2, log_prob, sample, mean=mean)
 
 
 def truncate_logits(raw: Float[Array, "*B V"], top_k: int, top_p: float) -> Float[Array, "*B V"]:
@@ -115,7 +146,15 @@ def logistic_mixture(bins: int, components: int, channels: int = 1, min_log_scal
             scaled.append(values[-1] * width - 1)
         return jnp.stack(values, axis=-1).astype(jnp.int32)
 
-    return Output(blocks * components, log_prob, sample)
+    def mean(raw):
+        logits, means, _, coefficients = split(raw)
+        scaled = []
+        for c in range(channels):
+            of_components = mean_of(c, means, coefficients, [s[..., None] for s in scaled])
+            scaled.append(jnp.clip((jax.nn.softmax(logits) * of_components).sum(-1), -1, 1))
+        return (jnp.stack(scaled, axis=-1) + 1) / width
+
+    return Output(blocks * components, log_prob, sample, mean=mean)
 
 
 def wide(raw: Array) -> Array:

@@ -3,8 +3,7 @@
 from genflow import bijectors as bj
 from genflow.core import Bijector, Model, Spec
 from genflow.models.flow import flow
-from genflow.networks import made, residual_made, residual_mlp
-from genflow.networks.made import ACTIVATIONS
+from genflow.networks import ACTIVATIONS, made, residual_made, residual_mlp
 
 
 def maf(
@@ -23,7 +22,7 @@ def maf(
 
     Args:
       widths: hidden units of each layer's masked network.
-      activation: 'relu' or 'tanh'.
+      activation: 'relu', 'tanh' or another of `networks.ACTIVATIONS`.
       alpha: of discrete data only: they are squeezed into [alpha, 1 - alpha] before the logit.
       memory: see `bijectors.repeat`; 'invert' goes through the dimensions one by one in the backward pass.
 

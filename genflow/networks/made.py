@@ -20,7 +20,6 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from genflow.core import Params
 
-ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh}
 BLOCKS, BLOCK = 4, 128  # a masked product has at most so many blocks a side, of at least so many units
 
 Levels = Int[np.ndarray, " units"]

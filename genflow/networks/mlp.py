@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from genflow.core import Network
 from genflow.networks.pure import pure
 
+ACTIVATIONS = {"leaky_relu": nn.leaky_relu, "relu": nn.relu, "silu": nn.silu, "tanh": nn.tanh}
+
 
 class MLP(nn.Module):
     """Flattens the event, appends cond, applies hidden layers and a linear last layer (zero at the start if asked)."""
