@@ -19,11 +19,14 @@ CHOICES = {
     "compute.matmul_precision": ("float32", "tensorfloat32", "bfloat16", "default"),
     "model.activation": ("leaky_relu", "relu", "silu", "tanh"),
     "model.gradient": ("reparameterized", "doubly_reparameterized"),
-    "model.likelihood": ("auto", "bernoulli", "gaussian", "logistic", "mixture"),
+    "model.likelihood": ("auto", "autoregressive", "bernoulli", "gaussian", "logistic", "mixture"),
     "model.memory": ("store", "remat", "invert"),
     "model.coupling": ("affine", "additive", "spline"),
+    "model.inference": ("bottom_up", "bidirectional"),
     "model.layer": ("row", "diagonal"),
     "model.positions": ("learned", "rotary"),
+    "model.posterior": ("gaussian", "planar", "iaf", "coupling"),
+    "model.prior": ("normal", "coupling", "autoregressive", "mixture", "vamp"),
 }
 # Fields that must be above zero; every other number must be finite and not negative (but see SIGNED).
 POSITIVE = (
@@ -101,10 +104,13 @@ def base() -> ConfigDict:
     c.optimizer.b1 = 0.9  # first-moment decay (momentum of sgd)
     c.optimizer.b2 = 0.999  # second-moment decay
     c.optimizer.eps = 1e-8  # added to the denominator
+    c.optimizer.initial_second_moment = 0.0  # of adam and rmsprop, squared gradients
     c.optimizer.schedule = "constant"  # after warm-up: constant, cosine or linear decay
     c.optimizer.warmup_steps = 0  # linear warm-up, steps
     c.optimizer.final_scale = 0.01  # learning rate at the last step, as a fraction of the peak (cosine, linear)
+    c.optimizer.milestones = ()  # ((step, scale), ...): from each step on, the learning rate is that times the schedule
     c.optimizer.clip_norm = 0.0  # global-norm gradient clipping; 0: off
+    c.optimizer.skip_norm = 0.0  # an update whose gradient norm, before clipping, is above it is skipped; 0: off
     c.optimizer.weight_decay = 0.0  # decoupled, times the learning rate
     c.optimizer.decay_pattern = "kernel"  # regular expression: which parameter paths decay
     c.optimizer.accumulate = 1  # micro-batches a step whose gradients are averaged
@@ -116,7 +122,7 @@ def base() -> ConfigDict:
     c.train.steps_per_call = 10  # steps in one on-device scan
     c.train.log_every = 100  # steps between lines of metrics.jsonl
     c.train.ema_decay = 0.0  # decay of the parameter average that evaluation and sampling use; 0: off
-    c.train.max_skipped = 20  # give up after this many non-finite updates in a row
+    c.train.max_skipped = 20  # give up after so many updates in a row that were not finite or above skip_norm
 
     c.eval = ConfigDict()
     c.eval.every = 0  # steps between evaluations on the validation part; 0: only at the end
@@ -150,7 +156,7 @@ def base() -> ConfigDict:
 
 
 def debug(c: ConfigDict, data: str = "", **model) -> ConfigDict:
-    """Shrinks any experiment to a few seconds on a CPU: two calls of train, eval, checkpoint and sample.
+    """Shrinks any experiment to a few seconds on a CPU: two calls of train and eval, a checkpoint, samples.
 
     Args:
       data: a name that replaces data.name, such as 'synthetic:16x16x3', where the real set is not embedded.
@@ -167,10 +173,10 @@ def debug(c: ConfigDict, data: str = "", **model) -> ConfigDict:
     c.eval.batch_size = 8
     c.eval.max_examples = 16
     c.eval.num_repeats = 1
-    c.eval.importance_samples = min(c.eval.importance_samples, 2)
+    c.eval.importance_samples = 1
     c.sample.num = 4
     c.sample.temperatures = (0.7, 1.0)
-    c.checkpoint.every = 2
+    c.checkpoint.every = 4
     c.optimizer.warmup_steps = min(c.optimizer.warmup_steps, 2)
     c.model.update(model)
     return c

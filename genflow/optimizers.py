@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
@@ -12,12 +13,16 @@ from genflow.errors import UserError
 
 
 class GroupOptimizer(NamedTuple):
-    """How one parameter group is updated: on steps that `every` divides, by `update`, at `schedule(step)`."""
+    """How one parameter group is updated: on steps that `every` divides, by `update`, at `schedule(step)`.
+
+    skip_norm: no update for a gradient of a larger norm, before clipping; 0: no limit
+    """
 
     init: Callable
     update: Callable
     schedule: Callable
     every: int
+    skip_norm: float = 0.0
 
 
 def make_optimizers(section: Mapping, groups: list[str], num_steps: int) -> dict[str, GroupOptimizer]:
@@ -40,23 +45,34 @@ def group_optimizer(options: Mapping, num_steps: int) -> GroupOptimizer:
     clip = optax.clip_by_global_norm(options["clip_norm"]) if options["clip_norm"] else optax.identity()
     decay = optax.add_decayed_weights(options["weight_decay"], lambda tree: path_mask(options["decay_pattern"], tree))
     rule = optax.chain(clip, _scaling(options), decay, optax.scale_by_learning_rate(schedule))
-    return GroupOptimizer(rule.init, rule.update, schedule, options["every"])
+    return GroupOptimizer(rule.init, rule.update, schedule, options["every"], options["skip_norm"])
 
 
 def _scaling(options):
     b1, b2, eps = options["b1"], options["b2"], options["eps"]
+    second = options["initial_second_moment"]
     rules = {
-        "adam": lambda: optax.scale_by_adam(b1, b2, eps),
+        "adam": lambda: _started(optax.scale_by_adam(b1, b2, eps), second),
         "adamax": lambda: optax.scale_by_adamax(b1, b2, eps),
-        "rmsprop": lambda: optax.scale_by_rms(b2, eps),
+        "rmsprop": lambda: optax.scale_by_rms(b2, eps, second),
         "sgd": lambda: optax.trace(b1) if b1 else optax.identity(),
         "lion": lambda: optax.scale_by_lion(b1, b2),
     }
     return rules[options["name"]]()
 
 
+def _started(rule, second):
+    """Adam whose running average of squared gradients does not start at zero."""
+
+    def init(params):
+        state = rule.init(params)
+        return state._replace(nu=jax.tree.map(lambda a: jnp.full_like(a, second), state.nu))
+
+    return optax.GradientTransformation(init, rule.update)
+
+
 def learning_rate_schedule(options: Mapping, num_steps: int) -> Callable:
-    """Linear warm-up from 0 to the peak, then constant, or cosine or linear decay to final_scale * peak."""
+    """Linear warm-up from 0 to the peak, then constant, or cosine or linear decay to final_scale * peak; milestones."""
     peak, warmup = options["learning_rate"], options["warmup_steps"]
     rest = max(num_steps - warmup, 1)
     decay = {
@@ -64,7 +80,15 @@ def learning_rate_schedule(options: Mapping, num_steps: int) -> Callable:
         "cosine": lambda: optax.cosine_decay_schedule(peak, rest, options["final_scale"]),
         "linear": lambda: optax.linear_schedule(peak, peak * options["final_scale"], rest),
     }[options["schedule"]]()
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decay], [warmup]) if warmup else decay
+    schedule = optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decay], [warmup]) if warmup else decay
+    return _stepped(schedule, options["milestones"]) if options["milestones"] else schedule
+
+
+def _stepped(schedule, milestones):
+    """The schedule times the scale of the last milestone that was reached; 1 before the first."""
+    steps, scales = zip(*sorted(milestones), strict=True)
+    scales = jnp.array((1.0, *scales))
+    return lambda step: schedule(step) * scales[jnp.searchsorted(jnp.array(steps), step, side="right")]
 
 
 def path_mask(pattern: str, tree: PyTree) -> PyTree:

@@ -21,6 +21,7 @@ ANY = (object, ...)
 # The form of a tuple whose default is empty (`...`: any number of these), with an example.
 FORMS = {
     "data.crop": ((int, int, int, int), (40, 15, 148, 148)),
+    "optimizer.milestones": (((int, float), ...), ((20_000, 0.1), (30_000, 0.01))),
     "sharding.rules": (((str, (str, ...)), ...), (("kernel", ("", "model")),)),
 }
 

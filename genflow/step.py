@@ -21,7 +21,7 @@ class TrainState(NamedTuple):
     state: PyTree  # of the model: chains, buffers
     ema: dict[str, Params]  # biased running average of the trainable leaves; {} when off
     ema_steps: Array  # int32, updates in the average
-    skipped: Array  # int32, non-finite updates that were not applied
+    skipped: Array  # int32, updates that were not applied: not finite, or above skip_norm
     skipped_in_a_row: Array  # int32
 
 
@@ -43,17 +43,17 @@ def make_step(
     """Returns step(train_state, batch) -> (train_state, metrics).
 
     For each parameter group in order: differentiate its loss with respect to it alone, update it. The randomness of a
-    step is a function of (seed, step). A non-finite loss or gradient in any group leaves everything but the counters
-    as it was.
+    step is a function of (seed, step). A non-finite loss or gradient in any group, or a gradient above the group's
+    skip_norm, leaves everything but the counters as it was.
     """
 
     def step(train_state, batch):
         key = jax.random.fold_in(jax.random.key(seed), train_state.step)
-        new, metrics, finite = train_state, {}, jnp.array(True)
+        new, metrics, good = train_state, {}, jnp.array(True)
         for i, group in enumerate(model.losses):
             gradient = accumulated_gradient(model.losses[group], group, accumulate)
             grads, state, group_metrics = gradient(new.params, new.state, jax.random.fold_in(key, i), batch)
-            finite &= jnp.isfinite(group_metrics["loss"]) & jnp.isfinite(group_metrics["grad_norm"])
+            good &= _is_good(group_metrics, optimizers[group].skip_norm)
             metrics |= _prefixed(group_metrics, group, len(model.losses))
             if i + 1 < len(model.losses):
                 new = _apply(new, group, optimizers[group], grads, state)
@@ -62,8 +62,8 @@ def make_step(
             return _average(_apply(new, group, optimizers[group], grads, state), ema_decay)
 
         # a branch, not a select: the last update, for most models the only one, then overwrites what it updates
-        kept = jax.lax.cond(finite, update, lambda new, grads, state: train_state, new, grads, state)
-        return _count(kept, train_state, finite), metrics
+        kept = jax.lax.cond(good, update, lambda new, grads, state: train_state, new, grads, state)
+        return _count(kept, train_state, good), metrics
 
     return step
 
@@ -116,6 +116,11 @@ def _apply(train_state, group, optimizer, grads, state):
     )
 
 
+def _is_good(metrics, skip_norm):
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+    return finite & (metrics["grad_norm"] <= skip_norm) if skip_norm else finite
+
+
 def _average(train_state, decay):
     if not decay:
         return train_state
@@ -124,8 +129,8 @@ def _average(train_state, decay):
     return train_state._replace(ema=ema, ema_steps=train_state.ema_steps + 1)
 
 
-def _count(kept, old, finite):
-    bad = (~finite).astype(jnp.int32)
+def _count(kept, old, good):
+    bad = (~good).astype(jnp.int32)
     return kept._replace(
         step=old.step + 1, skipped=old.skipped + bad, skipped_in_a_row=(old.skipped_in_a_row + 1) * bad
     )
@@ -162,6 +167,7 @@ def make_call(step: Callable, fetch: Callable) -> Callable:
     The number of steps `count` is an argument, not a shape: a shorter last call compiles nothing new. `feed` has a
     leading axis of at least `count` entries.
     """
+    step = jax.jit(step, inline=True)  # traced once, for the shapes of its metrics and in the loop
 
     def call(train_state, data, feed, count):
         def one(i, carry):

@@ -157,10 +157,12 @@ def _record(run: Run, pending) -> None:
         run.writer.write(step, "train", values | named | rates)
         run.progress.log(step, loss)
     if values["skipped_in_a_row"] >= config.train.max_skipped:
+        limited = any(optimizer.skip_norm for optimizer in run.experiment.optimizers.values())
         raise UserError(
-            f"the last {values['skipped_in_a_row']:.0f} updates up to step {step} were not finite and were skipped; "
-            "the parameters before them are intact\nlower --config.optimizer.learning_rate or set "
-            "--config.optimizer.clip_norm, in a new --workdir"
+            f"the last {values['skipped_in_a_row']:.0f} updates up to step {step} were not finite "
+            + "or above optimizer.skip_norm " * limited
+            + "and were skipped; the parameters before them are intact\nlower --config.optimizer.learning_rate or set "
+            f"--config.optimizer.{'skip_norm higher' if limited else 'clip_norm'}, in a new --workdir"
         )
 
 

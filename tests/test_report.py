@@ -321,7 +321,7 @@ def test_large_images_are_compressed_and_the_page_says_so(tmp_path):
     [
         ({"value": 2.5}, "Better than this model: the baseline independent pixels."),
         ({"value": None}, "The likelihood of the test data is not finite."),
-        ({"skipped_updates": 3}, "Updates skipped because a gradient was not finite: 3."),
+        ({"skipped_updates": 3}, "Updates skipped because a gradient was not finite, or above optimizer.skip_norm: 3."),
         ({"nonfinite_samples": 1}, "Samples that are not finite: 1."),
         ({"baselines": [{"name": sections.LIMIT, "value": 2.0}]}, "Better than the entropy of the data"),
     ],

@@ -22,7 +22,10 @@ OPTIONS = {
     "schedule": "constant",
     "warmup_steps": 0,
     "final_scale": 0.0,
+    "initial_second_moment": 0.0,
+    "milestones": (),
     "clip_norm": 0.0,
+    "skip_norm": 0.0,
     "weight_decay": 0.0,
     "decay_pattern": "kernel",
     "accumulate": 1,
@@ -108,6 +111,25 @@ def test_a_non_finite_update_changes_nothing_but_the_counters(bad):
     assert (after.step, after.skipped, after.skipped_in_a_row) == (2, 1, 1)
     again, _ = step(step(after, broken)[0], good)
     assert (again.step, again.skipped, again.skipped_in_a_row) == (4, 2, 0)
+
+
+def test_an_update_above_the_norm_is_skipped_and_counted_for_its_group_alone():
+    """The critic's gradient is 2 + 2 mean(x), the generator's 4 w_c: only the first has a limit, of 4.5."""
+    options = {"name": "adam", "clip_norm": 0.1, "groups": {"critic": {"skip_norm": 4.5}}}
+    step, state = started(two_players(), options, ema_decay=0.9)
+    below, above = {"x": jnp.full((8, 2), 1.24)}, {"x": jnp.full((8, 2), 1.26)}
+    after, metrics = step(state, above)
+    assert metrics["critic/grad_norm"] > 4.5
+    changed = {"step", "skipped", "skipped_in_a_row"}
+    for field in set(TrainState._fields) - changed:
+        for a, b in zip(jax.tree.leaves(getattr(state, field)), jax.tree.leaves(getattr(after, field)), strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=field)
+    assert (after.step, after.skipped, after.skipped_in_a_row) == (1, 1, 1)
+    again, _ = step(after, below)
+    assert (again.step, again.skipped, again.skipped_in_a_row) == (2, 1, 0)
+    assert again.params["critic"]["w"] != state.params["critic"]["w"]
+    free, _ = started(two_players(), {"groups": {"generator": {"skip_norm": 1e3}}})[0](state, above)
+    assert free.skipped == 0
 
 
 def quadratic() -> Model:

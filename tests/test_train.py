@@ -158,9 +158,16 @@ def test_a_folder_without_a_run_is_named(tmp_path, make, message):
         use.evaluate_run(str(tmp_path / "nothing"))
 
 
-def test_a_run_that_diverges_stops_with_its_parameters_intact(tmp_path):
-    diverging = config(optimizer__learning_rate=1e30, optimizer__clip_norm=0.0, train__max_skipped=5)
-    with pytest.raises(UserError, match="were not finite and were skipped"):
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"optimizer__learning_rate": 1e30}, "were not finite and were skipped"),
+        ({"optimizer__skip_norm": 1e-6}, "were not finite or above optimizer.skip_norm and were skipped"),
+    ],
+)
+def test_a_run_that_diverges_stops_with_its_parameters_intact(tmp_path, fields, message):
+    diverging = config(optimizer__clip_norm=0.0, train__max_skipped=5, **fields)
+    with pytest.raises(UserError, match=message):
         train.train(diverging, str(tmp_path / "run"))
 
 

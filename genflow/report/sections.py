@@ -104,7 +104,7 @@ def alerts(record: Mapping, baselines: Sequence[Mapping]) -> list[Markup]:
     lines = {b["name"]: b["value"] for b in baselines} if is_finite(value) else {}
     better = [name for name, level in lines.items() if level < value and name != LIMIT]
     sentences = [
-        skipped and f"Updates skipped because a gradient was not finite: {skipped:,}.",
+        skipped and f"Updates skipped because a gradient was not finite, or above optimizer.skip_norm: {skipped:,}.",
         broken and f"Samples that are not finite: {broken:,}.",
         record.get("bound") in BOUNDS and not is_finite(value) and "The likelihood of the test data is not finite.",
         better and f"Better than this model: the baseline {', '.join(better)}.",
@@ -137,13 +137,16 @@ def _fact(name: str, value: str, remark: str) -> Markup:
 
 
 def diagnostics(record: Mapping) -> Markup:
-    """Returns what the model's importance weights against its target say."""
+    """Returns what is known of the model beside its likelihood: importance weights, or the use of its latents."""
     lines = {d["name"]: _with_error(d) for d in record.get("diagnostics") or ()}
-    return section("Importance weights against the target", pairs(lines) if lines else "")
+    heading = record.get("diagnostics_heading") or "Importance weights against the target"
+    return section(heading, pairs(lines) if lines else "")
 
 
 def _with_error(line: Mapping) -> str:
-    error = line.get("standard_error")
+    error, value = line.get("standard_error"), line["value"]
+    if not error and is_finite(value) and value == int(value):
+        return number(value, 0)
     return number(line["value"], decimals(error)) + (f" ± {number(error, decimals(error))}" if error else "")
 
 
