@@ -10,6 +10,7 @@ from scipy.special import expit, log_expit, log_softmax, logsumexp
 
 from genflow.distributions import (
     bernoulli,
+    bernoulli_log_prob,
     categorical,
     discretized_logistic_log_prob,
     logistic_mixture,
@@ -215,3 +216,13 @@ def test_mu_law_codes_of_zero_and_of_the_ends():
     wave = jnp.array([-2.0, -1.0, 0.0, 0.25, 1.0, 2.0])
     companded = np.log1p(255 * 0.25) / np.log(256)
     np.testing.assert_array_equal(mu_law_encode(wave), [0, 0, 128, round(255 * (1 + companded) / 2), 255, 255])
+
+
+def test_a_bernoulli_has_its_gradient_everywhere():
+    logits = jnp.array([-1e4, -30.0, -1.0, -0.0, 0.0, 1.0, 30.0, 1e4])
+    for x in (0.0, 1.0):
+        gradient = jax.vmap(jax.grad(lambda logit, x=x: bernoulli_log_prob(jnp.float32(x), logit)))(logits)
+        np.testing.assert_allclose(gradient, x - jax.nn.sigmoid(logits), atol=1e-7)
+        np.testing.assert_allclose(
+            bernoulli_log_prob(jnp.full(8, x), logits), x * logits - jax.nn.softplus(logits), rtol=1e-6, atol=1e-7
+        )
