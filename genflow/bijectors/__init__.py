@@ -1,6 +1,6 @@
 """Invertible maps with tractable log-determinants."""
 
-from genflow.bijectors.autoregressive import gaussian, gaussian_autoregressive, masked_autoregressive
+from genflow.bijectors.autoregressive import forget_gate, gaussian, gaussian_autoregressive, masked_autoregressive
 from genflow.bijectors.combinators import MEMORY, chain, factor_out, identity, invert, repeat
 from genflow.bijectors.continuous import continuous, every_direction, function_evaluations, one_direction
 from genflow.bijectors.coupling import coupling, on_passed, split_prior
@@ -17,6 +17,7 @@ from genflow.bijectors.linear import cayley, conv1x1, conv1x1_plain, householder
 from genflow.bijectors.marginal import histogram_gaussianization
 from genflow.bijectors.mixture import mixture_cdf
 from genflow.bijectors.patches import parity_order, patchify, rotate_parity
+from genflow.bijectors.planar import planar
 from genflow.bijectors.reshape import flatten, flip, squeeze
 from genflow.bijectors.residual import exact_log_det, inverse_error, power_series, residual
 from genflow.bijectors.splines import rational_quadratic_spline
@@ -56,6 +57,7 @@ __all__ = [
     "factor_out",
     "flatten",
     "flip",
+    "forget_gate",
     "function_evaluations",
     "gaussian",
     "gaussian_autoregressive",
@@ -76,6 +78,7 @@ __all__ = [
     "parity_order",
     "patchify",
     "permutation",
+    "planar",
     "power_series",
     "qr_linear",
     "rational_quadratic_spline",
