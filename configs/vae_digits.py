@@ -13,7 +13,9 @@ def get_config(arg=""):
     c.data.name = "digits"
     c.data.batch_size = 128
     c.model.update(name="vae", latent_dims=12, widths=(128, 128), activation="silu")
-    c.model.update(likelihood="auto", min_log_scale=-5.0, std=0.0)
+    c.model.update(posterior="gaussian", posterior_depth=4, context_dims=32)
+    c.model.update(prior="normal", prior_depth=4, components=10, flow_widths=(64,))
+    c.model.update(likelihood="auto", causal_width=16, causal_blocks=3, min_log_scale=-5.0, std=0.0)
     c.model.update(beta=1.0, free_nats=0.0, kl_warmup=0, samples=1, gradient="reparameterized")
     c.optimizer.learning_rate = 1e-3
     c.optimizer.weight_decay = 1.0

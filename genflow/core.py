@@ -125,12 +125,14 @@ class Latent(NamedTuple):
     joint(params, state, key, z, batch) -> (log_prior [L, B], log_likelihood [B]) of given latents; the key is for noise
         that the likelihood itself needs (dequantization)
     generate(params, state, key, num, temperature=1.0) -> z, drawn from the prior
+    observe(params, state, key, z) -> x as `Model.sample` returns it, drawn from p(x | z)
     """
 
     num_levels: int
     infer: Callable[..., Inference]
     joint: Callable[..., tuple[Float[Array, "L B"], Float[Array, " B"]]]
     generate: Callable[..., PyTree]
+    observe: Callable[..., Array]
 
 
 class Model(NamedTuple):

@@ -11,9 +11,10 @@ from test_models import TABLE, made
 from genflow.core import is_trainable
 from genflow.distributions import normal_kl, normal_log_prob, rounded_logistic
 from genflow.evaluate import compiled_weights
+from genflow.models import build
 from genflow.models.latent import doubly_reparameterized, log_mean_exp, log_weight
 
-LATENT = [name for name in TABLE if made(name)[0].latent is not None]
+LATENT = [name for name, row in TABLE.items() if build(*row).latent is not None]
 DRAWS = 512  # of every example
 
 

@@ -35,7 +35,16 @@ RESIDUAL = {"name": "residual_flow", "levels": 2, "depth": 1, "width": 3, "dense
 GPT = {"name": "gpt", "width": 4, "layers": 1, "heads": 2}
 PIXELCNNPP = {"name": "pixelcnnpp", "width": 4, "blocks": 1, "components": 2, "dropout": 0.0}
 
+HVAE = {"name": "hvae", "width": 4, "kernels": (3, 3), "latents": (1, 2), "num_dense": 1, "blocks": 1}
+IWAE = {"name": "iwae", "latents": (3, 2), "widths": ((8,), (4,)), "samples": 1}
+LADDER = {"name": "ladder", "latents": (3, 2), "widths": ((8,), (4,))}
 VAE = {"name": "vae", "latent_dims": 3, "widths": (8,)}
+NVAE = {"name": "nvae", "width": 2, "groups": (1, 2), "channels": 2, "cells": 1, "blocks": 1, "block_cells": 1}
+VDVAE = {"name": "vdvae", "blocks": ((1, 1), (4, 2)), "encoder_blocks": ((4, 2), (1, 1)), "width": 4}
+VDVAE |= {"bottleneck_width": 3, "latent_channels": 1}
+IAF_VAE = {"name": "iaf_vae", "blocks": (2,), "width": 4, "latent_channels": 1}
+FLOWS = {"posterior_depth": 2, "prior_depth": 2, "context_dims": 4, "flow_widths": (8,)}
+CAUSAL = {"likelihood": "autoregressive", "context_dims": 4, "causal_width": 4, "causal_blocks": 1, "components": 2}
 
 GIVEN = {"conditional": True}
 
@@ -55,8 +64,20 @@ TABLE = {
     ),
     "gpt": (GPT, TEXT),
     "gpt, rotary": (GPT | {"positions": "rotary", "tied": False, "dropout": 0.0} | GIVEN, SOUND),
+    "hvae": (HVAE | {"strides": (2, 1)}, BINARY),
+    "hvae, bidirectional": (
+        HVAE | {"strides": (1, 2), "patch": 2, "inference": "bidirectional", "free_nats": 1e-3, "free_nats_until": 40},
+        IMAGES,
+    ),
     "image_gpt": (GPT | {"name": "image_gpt", "tied": True, "memory": "remat"} | GIVEN, LABELLED),
+    "iwae": (IWAE, BINARY),
+    "iwae, doubly reparameterized": (
+        IWAE | {"samples": 3, "gradient": "doubly_reparameterized", "latents": (3,), "widths": ((8,),)},
+        IMAGES,
+    ),
     "jet": (JET | GIVEN, LABELLED),
+    "ladder": (LADDER | {"kl_warmup": 80, "beta": 0.5}, BINARY),
+    "linear_gaussian": ({"name": "linear_gaussian", "latent_dims": 1}, POINTS),
     "made": ({"name": "made", "widths": (20,)}, BINARY),
     "made, ensemble": ({"name": "made", "widths": (9, 7), "num_masks": 3, "shuffle": True} | GIVEN, LABELLED),
     "maf": (MAF, POINTS),
@@ -78,11 +99,25 @@ TABLE = {
     "tarflow": (TARFLOW | GIVEN, LABELLED),
     "wavenet": (WAVENET, SOUND),
     "wavenet, mixture": (WAVENET | {"kernel": 3, "components": 2} | GIVEN, SOUND),
+    "nvae": (NVAE | {"kl_warmup": 80}, BINARY),
+    "nvae, flows": (NVAE | {"groups": (3,), "flows": 1, "memory": "remat", "spectral": 0.0}, LABELLED),
     "vae": (VAE, BINARY),
     "vae, logistic": (VAE | {"beta": 0.5, "free_nats": 0.1, "kl_warmup": 80}, IMAGES),
     "vae, Gaussian": (VAE | {"likelihood": "gaussian"}, IMAGES),
     "vae, continuous": (VAE | {"std": 2.0}, POINTS),
     "vae, mixture": (VAE | {"likelihood": "mixture"}, LABELLED),
+    "vae, planar posterior, mixture prior": (
+        VAE | {"posterior": "planar", "prior": "mixture", "components": 2} | FLOWS,
+        BINARY,
+    ),
+    "vae, iaf posterior, autoregressive prior": (
+        VAE | {"posterior": "iaf", "prior": "autoregressive"} | FLOWS,
+        BINARY,
+    ),
+    "vae, coupling posterior, coupling prior": (VAE | {"posterior": "coupling", "prior": "coupling"} | FLOWS, BINARY),
+    "vae, vamp prior, autoregressive decoder": (VAE | {"prior": "vamp"} | CAUSAL, BINARY),
+    "iaf_vae": (IAF_VAE, IMAGES),
+    "vdvae": (VDVAE, BINARY),
     "vae, doubly reparameterized": (VAE | {"samples": 3, "gradient": "doubly_reparameterized"}, BINARY),
 }
 
@@ -203,7 +238,7 @@ def test_an_autoregressive_model_keeps_what_is_known_and_scores_every_site(name)
     np.testing.assert_allclose(terms.sum(1), evaluated(name)[1], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", [n for n in TABLE if n not in AUTOREGRESSIVE and made(n)[0].latent is None])
+@pytest.mark.parametrize("name", [n for n in TABLE if n not in AUTOREGRESSIVE and build(*TABLE[n]).latent is None])
 def test_a_flow_decodes_what_it_encoded(name):
     _, spec, _, _, batch = made(name)
     np.testing.assert_allclose(evaluated(name)[2], np.asarray(batch["x"], np.float32), atol=0 if spec.bins else 1e-5)
@@ -260,6 +295,15 @@ def test_a_two_dimensional_flow_integrates_to_one():
         (VAE | {"samples": 2, "beta": 2.0}, IMAGES, "need beta=1, free_nats=0 and kl_warmup=0"),
         (VAE | {"gradient": "reinforce"}, IMAGES, "gradient='reinforce': expected one of"),
         ({"name": "vae", "latent_dims": 0}, IMAGES, "latent_dims=0"),
+        (VAE | {"posterior": "radial"}, IMAGES, "posterior='radial': expected one of gaussian, planar"),
+        (VAE | {"posterior": "iaf", "latent_dims": 1}, IMAGES, "latent_dims=1 above one; take 'planar'"),
+        (VAE | {"posterior": "planar", "posterior_depth": 0}, IMAGES, "needs posterior_depth=0 .* above zero"),
+        (VAE | {"prior": "cauchy"}, IMAGES, "prior='cauchy': expected one of normal, coupling"),
+        (VAE | {"prior": "coupling", "latent_dims": 1}, IMAGES, "prior='coupling' needs latent_dims=1 above one"),
+        (VAE | {"prior": "mixture", "components": 0}, IMAGES, "components=0 must be above zero"),
+        (VAE | {"prior": "vamp", "posterior": "iaf"}, IMAGES, "needs the density of q at any z"),
+        (VAE | {"prior": "vamp", "gradient": "doubly_reparameterized"}, IMAGES, "with parameters of its own"),
+        (VAE | {"likelihood": "autoregressive"}, POINTS, "masked convolutions are for images"),
         ({"name": "coupling_flow"}, IMAGES, "models vectors"),
         ({"name": "coupling_flow", "depth": 0}, POINTS, "depth=0"),
         (GLOW, POINTS, "models discrete images"),

@@ -11,9 +11,15 @@ from genflow.models.ffjord import ffjord, ffjord_mlp
 from genflow.models.flowpp import flowpp
 from genflow.models.glow import glow
 from genflow.models.gpt import gpt, image_gpt
+from genflow.models.hvae import hvae
+from genflow.models.iaf_vae import iaf_vae
+from genflow.models.iwae import iwae
+from genflow.models.ladder import ladder
+from genflow.models.linear_gaussian import linear_gaussian
 from genflow.models.made import made
 from genflow.models.markov import markov
 from genflow.models.nice import nice
+from genflow.models.nvae import nvae
 from genflow.models.pixelcnn import gated_pixelcnn, pixelcnn
 from genflow.models.pixelcnnpp import pixelcnnpp
 from genflow.models.pixelrnn import pixelrnn
@@ -21,6 +27,7 @@ from genflow.models.realnvp import coupling_flow, realnvp
 from genflow.models.residual_flow import residual_flow, residual_mlp_flow
 from genflow.models.transformer_flow import jet, tarflow
 from genflow.models.vae import vae
+from genflow.models.vdvae import vdvae
 from genflow.models.wavenet import wavenet
 
 MODELS = {
@@ -32,13 +39,19 @@ MODELS = {
     "gated_pixelcnn": gated_pixelcnn,
     "glow": glow,
     "gpt": gpt,
+    "hvae": hvae,
+    "iaf_vae": iaf_vae,
     "image_gpt": image_gpt,
+    "iwae": iwae,
     "jet": jet,
+    "ladder": ladder,
+    "linear_gaussian": linear_gaussian,
     "made": made,
     "maf": maf,
     "markov": markov,
     "nice": nice,
     "nsf": nsf,
+    "nvae": nvae,
     "pixelrnn": pixelrnn,
     "pixelcnn": pixelcnn,
     "pixelcnnpp": pixelcnnpp,
@@ -47,6 +60,7 @@ MODELS = {
     "residual_mlp_flow": residual_mlp_flow,
     "tarflow": tarflow,
     "vae": vae,
+    "vdvae": vdvae,
     "wavenet": wavenet,
 }
 

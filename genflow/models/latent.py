@@ -40,6 +40,7 @@ class Hierarchy(NamedTuple):
     generate(params, key, num, temperature [L]) -> (z, h)
     log_posterior(params, e, z) -> [L, B] of given latents, where params are {'inference': ..., 'generation': ...} and q
         uses the first alone; None where q has no density that is cheap, or shares parameters with p
+    shares: what `Objective.balance` takes for each level's natural part of the KL, up to a factor
     """
 
     num_levels: int
@@ -49,6 +50,7 @@ class Hierarchy(NamedTuple):
     joint: Callable[..., tuple[Array, Float[Array, "L B"]]]
     generate: Callable[..., tuple[PyTree, Array]]
     log_posterior: Callable[..., Float[Array, "L B"]] | None = None
+    shares: tuple[float, ...] | None = None
 
 
 class Gaussian(NamedTuple):
@@ -102,6 +104,11 @@ class Objective(NamedTuple):
         arXiv:1602.02282, section 2.3); 0: at once
     samples: k of the importance weighted bound; beyond 1 the others must be at rest
     gradient: 'reparameterized', or 'doubly_reparameterized' (Tucker et al. 2019, arXiv:1810.04152)
+    balance: while the KL's weight still grows, level l's part of it is weighed with gamma_l ~ KL_l / share_l, of mean 1
+        over the levels, so that none is given up early (Vahdat and Kautz 2020, arXiv:2007.03898, appendix A, and the
+        official code)
+    free_nats_until: so many training examples until free_nats begins to fall, in a line to zero over as many again;
+        0: it never does
     """
 
     beta: float = 1.0
@@ -109,6 +116,8 @@ class Objective(NamedTuple):
     kl_warmup: int = 0
     samples: int = 1
     gradient: str = "reparameterized"
+    free_nats_until: int = 0
+    balance: bool = False
 
 
 def check_objective(objective: Objective, hierarchy: Hierarchy) -> None:
@@ -120,6 +129,8 @@ def check_objective(objective: Objective, hierarchy: Hierarchy) -> None:
     if objective.beta < 0 or objective.free_nats < 0:
         raise ValueError(f"beta={objective.beta} and free_nats={objective.free_nats} must not be negative")
     weighs = objective.beta != 1 or objective.free_nats or objective.kl_warmup
+    if objective.balance and hierarchy.shares is None:
+        raise ValueError("balance=True needs a hierarchy that states its shares")
     is_doubly = objective.gradient == "doubly_reparameterized"
     if weighs and (objective.samples > 1 or is_doubly):
         raise ValueError("samples > 1 and the doubly reparameterized gradient need beta=1, free_nats=0 and kl_warmup=0")
@@ -130,7 +141,7 @@ def check_objective(objective: Objective, hierarchy: Hierarchy) -> None:
 def latent_variable(spec: Spec, hierarchy: Hierarchy, observation: Observation, objective: Objective) -> Model:
     """A model of hierarchy and observation: log p(x) is bounded from below by one draw of q.
 
-    Metrics: nll (of one draw, or of k), kl (all levels, nats), kl_weight.
+    Metrics: nll (of one draw, or of k), kl (all levels, nats), kl_weight where there is a warm-up.
 
     Raises:
       ValueError: an objective that the hierarchy does not have.
@@ -216,18 +227,28 @@ def _latent(parts: Parts) -> Latent:
     def generate(params, state, key, num, temperature=1.0):
         return hierarchy.generate(params["model"]["levels"], key, num, parts.per_level(temperature))[0]
 
-    return Latent(hierarchy.num_levels, infer, joint, generate)
+    def observe(params, state, key, z):
+        h = hierarchy.joint(params["model"]["levels"], z)[0]
+        return observation.sample(params["model"]["observation"], key, h, 1.0)
+
+    return Latent(hierarchy.num_levels, infer, joint, generate, observe)
 
 
 def _loss(parts: Parts, objective: Objective) -> Callable:
-    warmup = objective.kl_warmup
+    warmup, until = objective.kl_warmup, objective.free_nats_until
 
     def elbo(params, state, key, batch):
         drawn = parts.draw(params, key, parts.evidence(params, batch), batch["x"])
-        weight = objective.beta * (state["examples"] / warmup if warmup else jnp.float32(1.0))
+        weight = objective.beta * (jnp.minimum(state["examples"] / warmup, 1) if warmup else jnp.float32(1.0))
         kl = drawn.kl.mean(1)
-        value = weight * jnp.maximum(kl, objective.free_nats).sum() - drawn.log_likelihood.mean()
-        return value, {"nll": -log_weight(drawn).mean(), "kl": kl.sum(), "kl_weight": weight}
+        floor = objective.free_nats * (jnp.clip(2 - state["examples"] / until, 0, 1) if until else 1.0)
+        # without a floor not even zero is one: the KL of one draw may be negative
+        floored = jnp.where(floor > 0, jnp.maximum(kl, floor), kl)
+        if objective.balance and warmup:
+            floored *= jnp.where(state["examples"] < warmup, balance(drawn.kl, parts.hierarchy.shares), 1.0)
+        value = weight * floored.sum() - drawn.log_likelihood.mean()
+        metrics = {"nll": -log_weight(drawn).mean(), "kl": kl.sum()}
+        return value, metrics | ({"kl_weight": weight} if warmup else {})
 
     def importance_weighted(params, state, key, batch):
         nll = -log_mean_exp(parts.log_weights(params, key, batch, objective.samples)).mean()
@@ -242,10 +263,16 @@ def _loss(parts: Parts, objective: Objective) -> Callable:
 
     def loss(params, state, key, batch):
         value, metrics = bound(params, state, key, batch)
-        seen = jnp.minimum(state["examples"] + batch["x"].shape[0], max(warmup, 1))
+        seen = jnp.minimum(state["examples"] + batch["x"].shape[0], max(warmup, 2 * until, 1))
         return value, (state | {"examples": seen}, metrics)
 
     return loss
+
+
+def balance(kl: Float[Array, "L B"], shares: tuple[float, ...]) -> Float[Array, " L"]:
+    """The weights of `Objective.balance`, without gradient; 0.01 nats keep a level that says nothing in play."""
+    size = (jnp.abs(kl).mean(1) + 0.01) / jnp.asarray(shares, kl.dtype)
+    return jax.lax.stop_gradient(size / size.mean())
 
 
 def _doubly_weighted(parts, num, params, key, batch):

@@ -2,11 +2,14 @@
 
 from genflow.networks.concatsquash import concatsquash_conv, concatsquash_mlp
 from genflow.networks.conv import conv2d
+from genflow.networks.dense import glorot_mlp, heads, hidden_layers
 from genflow.networks.film import FiLM
 from genflow.networks.flowpp import checkerboard_context, gated_attention
 from genflow.networks.gated_pixelcnn import gated_pixelcnn
 from genflow.networks.glow import glow_conv, zero_conv
 from genflow.networks.gpt import gpt
+from genflow.networks.hvae import hvae_head, hvae_stage, to_channels, to_pixels
+from genflow.networks.iaf_vae import bottom_up, elu_conv, masked_convs
 from genflow.networks.lipschitz import lipschitz_conv, lipschitz_mlp
 from genflow.networks.made import made, residual_made
 from genflow.networks.markov import markov_mlp
@@ -17,26 +20,38 @@ from genflow.networks.pixelcnnpp import pixelcnnpp
 from genflow.networks.pixelrnn import pixelrnn
 from genflow.networks.resnet import resnet
 from genflow.networks.transformer import transformer
+from genflow.networks.vdvae import average_pool, bottleneck, nearest_upsample
 from genflow.networks.wavenet import receptive_field, wavenet
 
 __all__ = [
     "ACTIVATIONS",
     "FiLM",
     "arranged",
+    "average_pool",
+    "bottleneck",
+    "bottom_up",
     "checkerboard_context",
     "concatsquash_conv",
     "concatsquash_mlp",
     "conv2d",
+    "elu_conv",
     "gated_attention",
     "gated_pixelcnn",
+    "glorot_mlp",
     "glow_conv",
     "gpt",
+    "heads",
+    "hidden_layers",
+    "hvae_head",
+    "hvae_stage",
     "lipschitz_conv",
     "lipschitz_mlp",
     "made",
     "markov_mlp",
+    "masked_convs",
     "masked_perceptron",
     "mlp",
+    "nearest_upsample",
     "pixelcnn",
     "pixelcnnpp",
     "pixelrnn",
@@ -44,6 +59,8 @@ __all__ = [
     "residual_made",
     "residual_mlp",
     "resnet",
+    "to_channels",
+    "to_pixels",
     "transformer",
     "wavenet",
     "zero_conv",
