@@ -8,7 +8,7 @@ import subprocess
 
 import jax
 
-PACKAGES = ("genflow", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml_collections")
+PACKAGES = ("genflow", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml_collections", "blackjax")
 
 
 def versions() -> dict[str, str]:

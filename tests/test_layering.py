@@ -26,7 +26,7 @@ LAYERS = (
     ("analysis", "trained"),
     ("pictures",),
     ("summary",),
-    ("train", "use"),
+    ("detect", "estimate", "train", "use"),
     ("cli",),
     ("benchmark", "ledger"),
 )
@@ -34,6 +34,7 @@ RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 CONFIGURED = ("cli", "experiment", "ledger", "schema", "train", "workdir")
 # Package -> the only modules that may import it; modules are named by prefix.
 OWNERS = {
+    "blackjax": ("genflow.analysis.evidence", "genflow.analysis.posterior"),
     "diffrax": ("genflow.bijectors.continuous",),
     "flax": ("genflow.networks",),
     "absl": ("main", "genflow.cli"),
