@@ -6,6 +6,7 @@ import re
 import jax
 import numpy as np
 
+from genflow.analysis import traversal
 from genflow.analysis.completion import comes_first
 from genflow.core import Spec
 from genflow.data.text import decode
@@ -52,10 +53,15 @@ def _draw_images(trained, workdir):
         "Samples": images.samples(sheet, spec.bins),
         "Test images": images.samples(test["x"], spec.bins),
     }
-    if experiment.model.encode is not None:
+    if experiment.model.encode is not None and experiment.model.latent is None:
         first = {name: a[:PICTURE_EXAMPLES] for name, a in test.items()}
         back = round_trip(experiment.model, trained.params, trained.state, first)
         pictures["Reconstructions"] = images.reconstructions(first["x"], back, spec.bins)
+    if experiment.model.latent is not None:
+        pictures |= _latents(trained, {name: a[:PICTURE_EXAMPLES] for name, a in test.items()}, key)
+        for caption in ("Plane of the latents", "Levels", "Means of samples"):
+            if caption in pictures:
+                _write_png(workdir, re.sub("[^a-z]+", "_", caption.lower()), images.stacked(pictures[caption]))
     # test images, their upper halves, and what the model makes of these
     known = (np.arange(spec.shape[0]) < spec.shape[0] // 2)[:, None, None]
     first = {name: a[:PICTURE_EXAMPLES] for name, a in test.items()}
@@ -63,6 +69,20 @@ def _draw_images(trained, workdir):
         pictures["Completions"] = images.completions(first["x"], known, completed, spec.bins)
         _write_png(workdir, "completions", images.stacked(pictures["Completions"]))
     return pictures, nonfinite(sheet)
+
+
+def _latents(trained, batch, key):
+    """Reconstructions by the mode and by a draw of q, levels drawn anew, samples without the observation's noise."""
+    spec, run = trained.experiment.spec, (trained.experiment.model, trained.params, trained.state)
+    back, drawn = round_trip(*run, batch), traversal.posterior_draw(*run, key, batch)
+    pictures = {"Reconstructions": images.reconstructions(batch["x"], back, spec.bins, drawn)}
+    means = traversal.sample_means(*run, key, trained.experiment.config.sample.num)
+    pictures["Means of samples"] = images.samples(means, spec.bins)
+    if (plane := traversal.plane(*run)) is not None:
+        pictures["Plane of the latents"] = images.samples(plane, spec.bins)
+    if trained.experiment.model.latent.num_levels > 1:
+        pictures["Levels"] = images.levels(batch["x"], traversal.levels_from_data(*run, key, batch), spec.bins)
+    return pictures
 
 
 def _completed(trained, batch, known, num):

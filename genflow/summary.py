@@ -13,7 +13,7 @@ import numpy as np
 
 from genflow import provenance
 from genflow import workdir as folders
-from genflow.analysis import importance
+from genflow.analysis import importance, latents
 from genflow.checkpoint import digest
 from genflow.core import Params
 from genflow.data.transforms import binarize
@@ -25,6 +25,7 @@ from genflow.pictures import draw
 from genflow.report import write_report
 from genflow.trained import Trained, choose
 
+NUM_WEIGHTS = importance.NUM_WEIGHTS
 BASELINE_EXAMPLES, BASELINE_VALUES = 50_000, 50_000_000  # at most, to fit the baselines
 
 
@@ -34,10 +35,10 @@ def finish(experiment: Experiment, workdir: pathlib.Path, output: pathlib.Path, 
     with watch.measure("eval"):
         scores = part_scores(trained, experiment.config.seed)
         references = baseline_scores(experiment) if experiment.config.eval.baselines else {}
-        diagnostics = target_diagnostics(trained)
+        found = diagnostics(trained)
     with watch.measure("samples"):
         pictures, broken = draw(trained, output)
-    record = make_record(trained, scores, references, broken, watch.seconds) | {"diagnostics": diagnostics}
+    record = make_record(trained, scores, references, broken, watch.seconds) | found
     folders.write_text(output / "record.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
     with watch.measure("report"):
         write_report(output, record, read_rows(output), pictures)
@@ -101,12 +102,21 @@ def baseline_scores(experiment: Experiment) -> dict[str, Score]:
     return scores
 
 
-def target_diagnostics(trained: Trained) -> list[dict]:
-    """What importance weights say of a model that has a target; empty for any other."""
-    experiment = trained.experiment
+def diagnostics(trained: Trained) -> dict:
+    """What importance weights say of a model that has a target, and the test data of one that has latents.
+
+    Returns the lines and their heading, as record.json has them; of any other model no lines.
+    """
+    experiment, run = trained.experiment, (trained.experiment.model, trained.params, trained.state)
     key = jax.random.fold_in(jax.random.key(experiment.config.seed), EVAL_STREAM)
-    figures = importance.diagnostics(experiment.model, trained.params, trained.state, key)
-    return [_line(name, Score(value, error, importance.NUM_WEIGHTS)) for name, (value, error) in figures.items()]
+    figures, heading, num = importance.diagnostics(*run, key), "Importance weights against the target", NUM_WEIGHTS
+    if experiment.model.latent is not None:
+        test, config, place = experiment.evaluation["test"], experiment.config.eval, place_batch(experiment)
+        num = min(test.num, config.max_examples or latents.NUM_EXAMPLES, latents.NUM_EXAMPLES)
+        figures = latents.diagnostics(*run, key, test, config.batch_size, num, place)
+        heading = f"Latent variables, on {num:,} test examples"
+    lines = [_line(name, Score(value, error, num)) for name, (value, error) in figures.items()]
+    return {"diagnostics": lines, "diagnostics_heading": heading if lines else ""}
 
 
 def make_record(
@@ -187,7 +197,12 @@ def table(record: Mapping, workdir: pathlib.Path) -> str:
 
 
 def _figure(value, error, mark=""):
-    return f"{mark:>3}{value:8.4f}" + (f" +- {error:.4f}" if error else "")
+    is_count = not error and value == int(value)
+    return (
+        f"{mark:>3}{value:8.0f}"
+        if is_count and not mark
+        else f"{mark:>3}{value:8.4f}" + f" +- {error:.4f}" * bool(error)
+    )
 
 
 def paths(record: Mapping, workdir: pathlib.Path) -> Sequence[str]:

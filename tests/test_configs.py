@@ -24,8 +24,8 @@ DRAWN = ("synthetic:", "target:", "trajectories:")
 RECORD = set(
     "name paper expect command config_hash model receptive_field data bound unit split num_examples value "
     "standard_error baselines validation steps best_step importance_samples seed git_revision versions hardware "
-    "wall_seconds seconds images_per_second skipped_updates nonfinite_samples diagnostics params_sha256 "
-    "num_parameters created_utc".split()
+    "wall_seconds seconds images_per_second skipped_updates nonfinite_samples diagnostics diagnostics_heading "
+    "params_sha256 num_parameters created_utc".split()
 )
 TRAIN_ROW = {"step", "split", "time_utc", "loss", "grad_norm", "skipped", "skipped_in_a_row", "images_per_second"}
 
@@ -130,7 +130,7 @@ def test_debug_trains_evaluates_and_samples(name, tmp_path, capsys):
     run("--mode=eval", f"--workdir={tmp_path}")
     check_evaluation(record, strict_json((tmp_path / "eval_seed_0.json").read_text()))
     capsys.readouterr()
-    run("--mode=sample", f"--workdir={tmp_path}", "--num=3", "--temperature=0.7", "--seed=1")
+    run("--mode=sample", f"--workdir={tmp_path}", "--num=4", "--temperature=0.7", "--seed=1")
     check_samples(config, record, tmp_path, capsys.readouterr().out)
 
 
@@ -174,7 +174,7 @@ def check_files(config, record, folder):
     assert workdir.diff(workdir.read_config(folder), config) == []
     strict_json((folder / "config.json").read_text())
     assert sum(p.stat().st_size for p in (folder / "tensorboard").glob("events.out.tfevents.*")) > 500
-    assert sorted(p.name for p in (folder / "checkpoints" / "latest").iterdir() if p.name.isdigit()) == ["2", "4"]
+    assert sorted(p.name for p in (folder / "checkpoints" / "latest").iterdir() if p.name.isdigit()) == ["4"]
     if config.eval.select == "best":
         assert (folder / "checkpoints" / "best" / str(record["best_step"])).is_dir()
     is_text = record["unit"] == "bits/char"
@@ -201,10 +201,15 @@ def check_table(record, folder, out):
 
 def check_diagnostics(config, record, folder, out):
     found = {line["name"]: line["value"] for line in record["diagnostics"]}
-    assert bool(found) == hasattr(config.model, "target")
-    assert ("Importance weights" in (folder / "report.html").read_text("utf-8")) == bool(found)
+    has_latents = "KL, nats" in found
+    assert bool(found) == (hasattr(config.model, "target") or has_latents)
+    assert has_latents == any(hasattr(config.model, name) for name in ("beta", "latent_dims", "latents"))
+    report = (folder / "report.html").read_text("utf-8")
+    assert ("Importance weights" in report) == (bool(found) and not has_latents)
+    assert ("Latent variables, on 16 test examples" in report) == has_latents
     for name, value in found.items():
-        assert re.search(rf"^  {re.escape(name)} .*{value:.4f}", out, re.MULTILINE)
+        shown = f"{value:.0f}" if value == int(value) else f"{value:.4f}"
+        assert re.search(rf"^  {re.escape(name)} .*{shown}", out, re.MULTILINE)
 
 
 def check_evaluation(record, evaluation):
@@ -215,10 +220,10 @@ def check_evaluation(record, evaluation):
 
 
 def check_samples(config, record, folder, out):
-    path = folder / "samples" / "num_3_temperature_0.7_seed_1.npy"
+    path = folder / "samples" / "num_4_temperature_0.7_seed_1.npy"
     samples = np.load(path, allow_pickle=False)
     assert str(path) in out
-    assert samples.shape[0] == 3
+    assert samples.shape[0] == 4
     assert np.isfinite(samples).all()
     assert samples.std() > 0
     if record["unit"] == "bits/dim" or config.data.name.endswith(":2"):  # binary images are scored in nats
@@ -227,11 +232,11 @@ def check_samples(config, record, folder, out):
         assert samples.min() >= 0
         assert path.with_suffix(".png").is_file()
     elif record["unit"] == "bits/char":
-        assert samples.shape == (3, config.data.window)
-        assert path.with_suffix(".txt").read_text("utf-8").count(RULE) == 2
+        assert samples.shape == (4, config.data.window)
+        assert path.with_suffix(".txt").read_text("utf-8").count(RULE) == 3
     elif record["unit"] == "bits/sample":
-        assert samples.shape == (3, config.data.window)
-        for suffix in (".png", "_1.wav", "_3.wav"):
+        assert samples.shape == (4, config.data.window)
+        for suffix in (".png", "_1.wav", "_4.wav"):
             assert path.with_name(path.stem + suffix).is_file()
     else:
         assert samples.ndim == 2

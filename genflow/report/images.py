@@ -74,9 +74,17 @@ def temperatures(images: Mapping[float, Images], bins: int | None) -> Picture:
     return Picture(rows, broken_note(np.concatenate(list(images.values()))))
 
 
-def reconstructions(images: Images, decoded: Images, bins: int | None) -> Picture:
-    """Returns originals above their reconstructions."""
+def reconstructions(images: Images, decoded: Images, bins: int | None, drawn: Images | None = None) -> Picture:
+    """Returns originals above their reconstructions.
+
+    Args:
+      drawn: reconstructions from a draw of the posterior, where `decoded` are those from its mode.
+    """
     rows = {"original": _strip(images, bins), "reconstruction": _strip(decoded, bins)}
+    if drawn is not None:
+        note = "Means of p(x | z), with z the mode of q(z | x) and a draw of it."
+        mode = rows["reconstruction"]
+        return Picture({"original": rows["original"], "mode of q": mode, "draw of q": _strip(drawn, bins)}, note)
     difference = np.abs(np.asarray(images, np.float32) - decoded)
     largest = difference.max(where=np.isfinite(difference), initial=0)
     note = f"Largest difference {largest:.3g}" + (f" of {bins - 1} levels." if bins else ".")
@@ -94,6 +102,17 @@ def completions(images: Images, known: np.ndarray, draws: Sequence[Images], bins
     rows = {"original": _strip(images, bins), "given": _strip(given, bins)}
     rows |= {f"completion {i + 1}": _strip(draw, bins) for i, draw in enumerate(draws)}
     return Picture(rows)
+
+
+def levels(images: Images, decoded: Mapping[int, Images], bins: int | None) -> Picture:
+    """Returns originals, and what is left of them when only the first n levels are those of the data.
+
+    Args:
+      decoded: images by n, the levels after them being drawn from the prior.
+    """
+    rows = {"original": _strip(images, bins)}
+    rows |= {f"{n} of the data" if n else "prior alone": _strip(drawn, bins) for n, drawn in decoded.items()}
+    return Picture(rows, "Levels from the first, furthest from the data, are inferred; the others are drawn anew.")
 
 
 def stacked(picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
