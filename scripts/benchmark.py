@@ -6,6 +6,7 @@ Examples:
     python scripts/benchmark.py --width=512 --depths=32 --rounds=3
     python scripts/benchmark.py --suite=flows --parts=maf_train,spline_train
     python scripts/benchmark.py --suite=autoregressive
+    python scripts/benchmark.py --suite=latent
 
 The peers take part where --peer_python or $GENFLOW_PEER_PYTHON names the Python of an environment that has them:
     python3.11 -m venv ~/peer && ~/peer/bin/pip install torch==2.13.0 normflows==1.7.3 numpy
@@ -21,15 +22,17 @@ import os
 import sys
 from pathlib import Path
 
-from genflow.benchmark import autoregressive_suite, core_suite, flows_suite
+from genflow.benchmark import autoregressive_suite, core_suite, flows_suite, latent_suite
 from genflow.errors import UserError
 
 SUITES = {
     "core": (core_suite.Sizes(), core_suite.QUICK, core_suite.run),
     "flows": (flows_suite.Sizes(), flows_suite.QUICK, flows_suite.run),
     "autoregressive": (autoregressive_suite.Sizes(), autoregressive_suite.QUICK, autoregressive_suite.run),
+    "latent": (latent_suite.Sizes(), latent_suite.QUICK, latent_suite.run),
 }
-PARTS = f"of --suite=flows: {', '.join(flows_suite.PARTS)}; of autoregressive: {', '.join(autoregressive_suite.PARTS)}"
+WITH_PARTS = {"flows": flows_suite.PARTS, "autoregressive": autoregressive_suite.PARTS, "latent": latent_suite.PARTS}
+PARTS = "of --suite=" + "; ".join(f"{name}: {', '.join(parts)}" for name, parts in WITH_PARTS.items())
 SIZES = ("parts", "depths", "memory", "width", "widths", "rounds", "steps")
 
 

@@ -142,7 +142,7 @@ def sampling(sizes: Sizes, name: str) -> list[dict]:
     cells = [[score.name, *row.values()] for score, row in zip(scores, found, strict=True)]
     print(table(["sampler", *COLUMNS], cells), flush=True)
     return [
-        {"work": name, "contestant": score.name, "rows": rows, "sites": drawn[score.name]} | row | _facts(score)
+        {"work": name, "contestant": score.name, "rows": rows, "sites": drawn[score.name]} | row | facts_of(score)
         for score, row in zip(scores, found, strict=True)
     ]
 
@@ -173,7 +173,8 @@ def _sampling_figures(score, naive, drawn, total):
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def _facts(score: Score) -> dict:
+def facts_of(score: Score) -> dict:
+    """What both tables say of a contestant beside its figures."""
     facts = {fact: score.facts[fact] for fact in ("parameter_bytes", "versions", "device")}
     return facts | {"turns": score.wall, "CPU turns": score.cpu}
 
@@ -181,24 +182,44 @@ def _facts(score: Score) -> dict:
 def training(sizes: Sizes, name: str, peer_python: str) -> list[dict]:
     """Our train step beside the same network under PyTorch, with their table on stdout."""
     work = TRAINING[name]
-    arguments = {"task": "train", "rows": sizes.rows or work.rows}
     system = SYSTEMS[work.system]["system"]
-    contestants = [_contestant("genflow", system, arguments)]
+    arguments = {"task": "train", "rows": sizes.rows or work.rows}
+    return beside_torch(
+        name,
+        [_contestant("genflow", system, arguments)],
+        work.peer,
+        arguments,
+        PEERS[work.peer](system),
+        sizes,
+        peer_python,
+    )
+
+
+def beside_torch(
+    name: str, ours: list[Contestant], peer: str, arguments: dict, networks: list, sizes: NamedTuple, peer_python: str
+) -> list[dict]:
+    """Train steps of ours and of a program of scripts/peers, with their table on stdout.
+
+    Args:
+      networks: (name, network) of each of the peer's contestants.
+    """
+    contestants = list(ours)
     absent = core_suite.missing_peer(peer_python, "torch")
     if absent:
         print(f"torch is left out: {absent}")
-    program = str(ROOT / "scripts" / "peers" / f"{work.peer}.py")
-    for peer, network in [] if absent else PEERS[work.peer](system):
+    program = str(ROOT / "scripts" / "peers" / f"{peer}.py")
+    for label, network in [] if absent else networks:
         command = [peer_python, program, json.dumps(arguments | {"network": network})]
-        contestants.append(Contestant(peer, command, ENVIRONMENT))
+        contestants.append(Contestant(label, command, ENVIRONMENT))
     scores = take_turns(contestants, sizes.rounds, sizes.steps)
-    fastest = min(scores[1:], key=lambda score: score.median, default=None)
+    fastest = min(scores[len(ours) :], key=lambda score: score.median, default=None)
     found = [core_suite.figures(score, fastest) for score in scores]
     print(f"\n{name}: train step of {arguments['rows']} examples; {sizes.rounds} turns of {sizes.steps} steps")
     cells = [[score.name, *row.values()] for score, row in zip(scores, found, strict=True)]
     print(table(["contestant", *core_suite.COLUMNS], cells), flush=True)
     return [
-        {"work": name, "contestant": score.name} | row | _facts(score) for score, row in zip(scores, found, strict=True)
+        {"work": name, "contestant": score.name} | row | facts_of(score)
+        for score, row in zip(scores, found, strict=True)
     ]
 
 

@@ -27,7 +27,7 @@ def build(system: dict) -> tuple[Spec, Model]:
 def train(system: dict, rows: int) -> TrainStep:
     """Forward, backward and Adam on one batch of noise."""
     spec, model = build(system)
-    return TrainStep(model, {"x": _noise(spec, rows)})
+    return TrainStep(model, {"x": random_events(spec, rows)})
 
 
 class Sampling(Evaluation):
@@ -35,7 +35,7 @@ class Sampling(Evaluation):
 
     def __init__(self, system: dict, rows: int, method: str, num_sites: int, compared: int):
         spec, model = build(system)
-        x = _noise(spec, rows)
+        x = random_events(spec, rows)
         params, state = jax.jit(model.init)(jax.random.key(0), {"x": x})
         leaves, structure = jax.tree.flatten(params)  # a fresh network may ignore its input
         keys = jax.random.split(jax.random.key(1), len(leaves))
@@ -56,7 +56,8 @@ class Sampling(Evaluation):
         return hashlib.sha256(np.ascontiguousarray(drawn)).hexdigest()[:12]
 
 
-def _noise(spec, rows):
+def random_events(spec: Spec, rows: int) -> jax.Array:
+    """Random integers in the form of the data."""
     return jnp.asarray(np.random.default_rng(0).integers(0, spec.bins, (rows, *spec.shape), np.uint8))
 
 
