@@ -34,6 +34,10 @@ RECORD = tuple(
     "wall_seconds params_sha256".split()
 )
 CLAIM = ("status", "paper_value", "paper_source", "note", "command")
+OUTLIERS = ("name", "outliers", "scores", "samples", "git_revision", "params_sha256")  # what that table shows
+OUTLIERS_INTRODUCTION = """\
+Scores of scripts/detect_outliers.py on the test parts of both sets, high for outliers, with 95 % bootstrap intervals.
+[outliers.md](outliers.md) says what they are. Scores for all k are listed: choosing one by its AUROC would be choosing on the test set."""
 README_MARKERS = "<!-- models -->", "<!-- /models -->"
 UNKNOWN = "–"
 
@@ -107,6 +111,31 @@ def add(
     return path
 
 
+def add_outliers(
+    file: pathlib.Path, folder: pathlib.Path, paper_auroc: float | None = None, note: str = "", allow_changes=False
+) -> pathlib.Path:
+    """Copies what scripts/detect_outliers.py wrote into the ledger and returns its new path.
+
+    Args:
+      file: outliers_NAME.json in the folder of a run whose own record is in the ledger.
+      paper_auroc: the published area under the ROC curve, of the paper's best score.
+
+    Raises:
+      UserError: another file, a run that is not in the ledger, uncommitted source.
+    """
+    record = _read(file)
+    if missing := [field for field in OUTLIERS if field not in record]:
+        raise UserError(f"{file} is not from scripts/detect_outliers.py: it has no field {missing[0]!r}")
+    digests = {r["params_sha256"] for r in read_records(folder).values()}
+    if record["params_sha256"] not in digests:
+        raise UserError(f"{file} is of a run that the ledger does not have: `ledger.py add {file.parent}` first")
+    _check(file.parent, record, allow_changes)
+    path = folder / f"outliers_{record['name']}_{file.stem.removeprefix('outliers_')}.json"
+    claim = {"paper_auroc": paper_auroc, "note": note}
+    folders.write_text(path, json.dumps(record | claim, indent=2, allow_nan=False) + "\n")
+    return path
+
+
 def _check(run, record, allow_changes):
     if record["name"] not in experiments():
         raise UserError(f"{run}/record.json is of {record['name']!r}; there is no configs/{record['name']}.py")
@@ -126,7 +155,7 @@ def command(name: str, run: pathlib.Path) -> str:
 def pages(root: pathlib.Path) -> dict[pathlib.Path, str]:
     """{path: text} of the files that hold tables, as they should be."""
     configs, records = experiments(), read_records(root / "results")
-    wanted = {root / "docs" / "results.md": results_page(configs, records)}
+    wanted = {root / "docs" / "results.md": results_page(configs, records, read_outliers(root / "results"))}
     readme = root / "README.md"
     if readme.exists() and any(marker in readme.read_text("utf-8") for marker in README_MARKERS):
         wanted[readme] = _between_markers(readme, models_table(configs, records))
@@ -147,7 +176,9 @@ def write(root: pathlib.Path) -> list[pathlib.Path]:
     return list(changed)
 
 
-def results_page(configs: Mapping[str, ConfigDict], records: Mapping[str, dict]) -> str:
+def results_page(
+    configs: Mapping[str, ConfigDict], records: Mapping[str, dict], outliers: Mapping[str, dict] | None = None
+) -> str:
     """docs/results.md: every record with its provenance, every experiment without one, and how to repeat each run."""
     head = ("config", "data", "figure", "bound", "paper", "status", "steps", "seed")
     rows = [(*head, "revision", "hardware", "time", "parameters")]
@@ -156,7 +187,27 @@ def results_page(configs: Mapping[str, ConfigDict], records: Mapping[str, dict])
         rows += [_result_row(record) for record in runs.values()] or [_expected_row(name, config)]
     repeats = [f"* `{record['command']}`{_note(record)}" for record in records.values()]
     section = ["", "## To repeat a run", "", *repeats] if repeats else []
-    return "\n".join([INTRODUCTION, *_table(rows), *section, ""])
+    return "\n".join([INTRODUCTION, *_table(rows), *outlier_section(outliers or {}), *section, ""])
+
+
+def outlier_section(records: Mapping[str, dict]) -> list[str]:
+    """Lines of Markdown: how well each score of a run tells another data set from its own."""
+    rows = [("config", "outliers", "score", "AUROC", "AUPRC", "FPR80", "paper's AUROC", "draws of L", "revision")]
+    for r in records.values():
+        run, published = (f"`{r['name']}`", r["outliers"]), r["paper_auroc"] and f"{r['paper_auroc']:g}"
+        for score, found in r["scores"].items():
+            auroc = "{value:.4f} [{low:.4f}, {high:.4f}]".format(**found["auroc"])
+            others = (f"{found[name]['value']:.4f}" for name in ("auprc", "fpr80"))
+            rows.append((*run, score, auroc, *others, published or UNKNOWN, str(r["samples"]), r["git_revision"][:10]))
+    notes = [f"* `{r['name']}`, {r['outliers']}{_note(r)}" for r in records.values() if r["note"]]
+    return ["", "## Outliers", "", OUTLIERS_INTRODUCTION, "", *_table(rows), *["", *notes] * bool(notes)] * bool(
+        records
+    )
+
+
+def read_outliers(folder: pathlib.Path) -> dict[str, dict]:
+    """What `add_outliers` wrote, by file name, sorted."""
+    return {path.stem: _read(path) for path in sorted(folder.glob("outliers_*.json"))}
 
 
 def models_table(configs: Mapping[str, ConfigDict], records: Mapping[str, dict]) -> str:
