@@ -1,11 +1,15 @@
 """Ladder variational autoencoder with five levels of 64, 32, 16, 8 and 4 latents on binarized MNIST.
 
 Pixels are drawn anew as Bernoulli variables of their gray values whenever a training image is seen; two hidden layers
-a level of 512, 256, 128, 64 and 32 (from memory of the paper); 2,000 epochs of batches of 256, the weight of the KL
-terms growing over 200 of them.
+a level of 512, 256, 128, 64 and 32 (from memory of the paper, and as in a reimplementation);
+2,000 epochs of batches of 256, the weight of the KL terms growing over 200 of them.
 
 Deviations: layer normalization where the paper has batch normalization, so that the bound of an image does not depend
-on the others of its batch; the test images are drawn once; no finetuning with more draws at the end.
+on the others of its batch; a cosine of the learning rate, which is constant there as far as we remember; 400 training
+images are held out, and the checkpoint that they score best is the one that is scored; the test images are drawn once;
+no finetuning with more draws at the end.
+
+Ten draws: --config.model.samples=10 --config.model.kl_warmup=0 (the bound of several draws has no KL to weigh)
 
 Paper: Sønderby et al. (2016), Ladder variational autoencoders, arXiv:1602.02282
 Run: python main.py --config=configs/ladder_mnist.py

@@ -1,7 +1,8 @@
 """Probabilistic principal components of the embedded digits, by the ELBO: what a VAE is without its networks.
 
-Evidence and posterior of the dequantized digits are known in closed form, and the ELBO can be tight (see
-docs/bayesian-inference.md). The digits are ours; the paper has other data and an eigenvector solution.
+Evidence and posterior of the dequantized digits y = x + u are known in closed form (see docs/bayesian-inference.md).
+Of continuous data the ELBO can be tight; here it cannot be quite, as q sees the integer x, and p(z | y) depends on u.
+The digits are ours; the paper has other data and an eigenvector solution.
 
 Paper: Tipping and Bishop (1999), Probabilistic principal component analysis
 Run: python main.py --config=configs/linear_gaussian_digits.py

@@ -3,8 +3,11 @@
 Sizes, batch (2 x 200), 400 epochs, Adamax, KL warm-up over 30 % of training with balancing, spectral regularization as
 in the official code; images are surrounded to 32x32, and the likelihood is that of the 28x28. Deviations: every example
 is normalized alone (groups of 16 channels) instead of batch normalization, and kernels are not weight-normalized;
-decoupled weight decay of kernels only (the official code adds it to the gradient, of all parameters); data.validation
-is held out of the training part; the last checkpoint is scored.
+decoupled weight decay of kernels only (the official code adds it to the gradient, of all parameters); standard
+deviations of latents have a floor of exp(-5), where the official code adds 0.01 to all; short-cuts of upsampling cells
+repeat pixels instead of interpolating, those of downsampling cells are one 2x2 convolution of stride 2 instead of four
+1x1 convolutions; what the decoder starts from is drawn in [-1, 1) instead of [0, 1); data.validation is held out of the
+training part; the last checkpoint is scored.
 
 Paper: Vahdat and Kautz (2020), arXiv:2007.03898, table 1
 Run: python main.py --config=configs/nvae_mnist.py

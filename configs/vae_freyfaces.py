@@ -1,8 +1,10 @@
 """Gaussian VAE with a Gaussian decoder and two latents on the Frey faces: the manifold of the paper's figure 4.
 
 Protocol: 200 tanh units in the encoder and in the decoder, which gives a mean and a standard deviation for each pixel.
-Adam instead of Adagrad; pixels are dequantized, so that the figure is a bound in bits of the 256 gray levels, where the
-paper's curves are of a density; a fixed fifth of the 1,965 frames, neighbours in one film, is the test part.
+Adam with a cosine and gradients clipped at a norm of 1,000 instead of Adagrad; an average of the parameters
+is scored, at the checkpoint that is best on a validation part. Pixels are dequantized, so that the figure is a bound in
+bits of the 256 gray levels, where the paper's curves are of a density; a fixed fifth of the 1,965 frames, neighbours in
+one film, is the test part.
 
 The frames have no checksum that anyone publishes, so that no script fetches them. Download frey_rawface.mat from
 https://cs.nyu.edu/~roweis/data.html (license not stated), and make an array of it once:

@@ -148,7 +148,9 @@ class Model(NamedTuple):
     log_prob(params, state, key, batch) -> [B] nats of the data itself (discrete mass or continuous density).
     bound: what log_prob is, 'exact' | 'lower' | 'estimate' | 'none'.
     encode(params, state, key, batch) -> z and decode(params, state, z, cond=None) -> x as `sample` returns it; of a
-        latent variable model the mode of q(z | x), and the mean of p(x | z), which need not be an integer.
+        latent variable model what q(z | x) gives without noise (temperature 0) and the mean of p(x | z), which need not
+        be an integer. Without noise a Gaussian level gives its mode, given the levels drawn before; a flow gives where
+        it takes the mean of its base, neither mode nor mean of q.
     energy(params, state, x, cond=None) -> [B], score(params, state, x, cond=None) -> like x.
     sample_log_prob(params, state, key, num) -> (x, [num] nats): samples and the exact log-density of each, in one pass.
     target: the unnormalized density that the model is fitted to (a `targets.Target`), which weighs its samples.

@@ -11,6 +11,8 @@ from jaxtyping import PyTree
 
 from genflow.errors import UserError
 
+SQUARING = ("adam", "rmsprop")  # rules that average squared gradients
+
 
 class GroupOptimizer(NamedTuple):
     """How one parameter group is updated: on steps that `every` divides, by `update`, at `schedule(step)`.
@@ -39,7 +41,11 @@ def make_optimizers(section: Mapping, groups: list[str], num_steps: int) -> dict
 
 
 def group_optimizer(options: Mapping, num_steps: int) -> GroupOptimizer:
-    """One optimizer: clipping, the named update rule, decoupled weight decay on matching paths, the schedule."""
+    """One optimizer: clipping, the named update rule, decoupled weight decay on matching paths, the schedule.
+
+    Raises:
+      UserError: milestones at negative steps, or a start of second moments that the rule does not have.
+    """
     updates = num_steps // options["every"]
     schedule = learning_rate_schedule(options, updates)
     clip = optax.clip_by_global_norm(options["clip_norm"]) if options["clip_norm"] else optax.identity()
@@ -51,6 +57,9 @@ def group_optimizer(options: Mapping, num_steps: int) -> GroupOptimizer:
 def _scaling(options):
     b1, b2, eps = options["b1"], options["b2"], options["eps"]
     second = options["initial_second_moment"]
+    if second and options["name"] not in SQUARING:
+        fault = f"config.optimizer.initial_second_moment={second}: {options['name']} has no average of squares"
+        raise UserError(f"{fault}; set it to 0, or take {' or '.join(SQUARING)}")
     rules = {
         "adam": lambda: _started(optax.scale_by_adam(b1, b2, eps), second),
         "adamax": lambda: optax.scale_by_adamax(b1, b2, eps),
@@ -86,6 +95,8 @@ def learning_rate_schedule(options: Mapping, num_steps: int) -> Callable:
 
 def _stepped(schedule, milestones):
     """The schedule times the scale of the last milestone that was reached; 1 before the first."""
+    if any(step < 0 for step, _ in milestones):
+        raise UserError(f"config.optimizer.milestones={milestones}: steps must not be negative")
     steps, scales = zip(*sorted(milestones), strict=True)
     scales = jnp.array((1.0, *scales))
     return lambda step: schedule(step) * scales[jnp.searchsorted(jnp.array(steps), step, side="right")]

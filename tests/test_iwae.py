@@ -48,12 +48,13 @@ def test_both_gradients_of_two_levels_have_one_mean_and_the_doubly_reparameteriz
 
 
 def test_levels_from_the_prior_come_after_all_have_been_inferred():
-    """Bottom-up, q of the far level stays the one that the near level's own draw gave, whatever comes of that level."""
+    """Bottom-up, q of the far level is the one that q of the near level gave: its draw, or its mode where p draws."""
     model, _, params, state, batch = made("iwae")
     z = model.latent.infer(params, state, jax.random.key(3), batch).z
+    near_cold = model.latent.infer(params, state, jax.random.key(3), batch, True, jnp.array([1.0, 0.0])).z
     near_from_p = model.latent.infer(params, state, jax.random.key(3), batch, jnp.array([True, False])).z
     far_from_p = model.latent.infer(params, state, jax.random.key(3), batch, jnp.array([False, True])).z
-    np.testing.assert_array_equal(z[0], near_from_p[0])
+    np.testing.assert_array_equal(near_cold[0], near_from_p[0])
     np.testing.assert_array_equal(z[1], far_from_p[1])
     assert (np.asarray(z[1]) != np.asarray(near_from_p[1])).any()
     assert (np.asarray(z[0]) != np.asarray(far_from_p[0])).any()
@@ -161,6 +162,18 @@ def test_milestones_are_the_stages_of_the_protocol():
     for i, (first, end) in enumerate(zip((0, *ends), ends, strict=False)):
         wanted = 1e-4 * round(10 ** (1 - i / 7), 1)
         np.testing.assert_allclose([rate(first), rate(end - 1)], wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"milestones": ((40, 0.5), (-1, 0.1))}, "steps must not be negative"),
+        *(({"name": name}, f"{name} has no average of squares; set it to 0") for name in ("adamax", "sgd", "lion")),
+    ],
+)
+def test_an_optimizer_that_would_not_do_what_it_says_is_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        group_optimizer(dict(iwae_mnist.get_config().optimizer) | options, 200)
 
 
 @pytest.mark.parametrize(

@@ -295,6 +295,10 @@ def test_a_two_dimensional_flow_integrates_to_one():
         (VAE | {"samples": 2, "beta": 2.0}, IMAGES, "need beta=1, free_nats=0 and kl_warmup=0"),
         (VAE | {"gradient": "reinforce"}, IMAGES, "gradient='reinforce': expected one of"),
         ({"name": "vae", "latent_dims": 0}, IMAGES, "latent_dims=0"),
+        *(
+            (section | {"activation": "gelu"}, IMAGES, "activation='gelu': expected one of leaky_relu, relu, silu")
+            for section in (VAE, IWAE, LADDER, HVAE | {"strides": (2, 1)}, MAF)
+        ),
         (VAE | {"posterior": "radial"}, IMAGES, "posterior='radial': expected one of gaussian, planar"),
         (VAE | {"posterior": "iaf", "latent_dims": 1}, IMAGES, "latent_dims=1 above one; take 'planar'"),
         (VAE | {"posterior": "planar", "posterior_depth": 0}, IMAGES, "needs posterior_depth=0 .* above zero"),

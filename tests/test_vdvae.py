@@ -165,7 +165,7 @@ def test_a_convolution_starts_as_the_first_batch_wants_it():
         (VDVAE | {"blocks": ((1, 1), (2, 1))}, IMAGES, "multiples of those before, up to 4 pixels"),
         (VDVAE | {"blocks": ((3, 1), (4, 1))}, IMAGES, "multiples of those before, up to 4 pixels"),
         (VDVAE | {"encoder_blocks": ((4, 1),)}, IMAGES, r"must have the sides \[4, 1\] of blocks"),
-        (IAF_VAE | {"blocks": (1, 1, 1)}, IMAGES, "halve images 3 times"),
+        (IAF_VAE | {"blocks": (1, 1, 1)}, IMAGES, "halve images 3 times, .* set data.image_size"),
         (IAF_VAE | {"blocks": ()}, IMAGES, "must be above zero"),
         (IAF_VAE | {"memory": "invert"}, IMAGES, "memory='invert': expected one of store, remat"),
     ],

@@ -3,7 +3,7 @@
 from genflow import bijectors as bj
 from genflow.core import Bijector, Model, Spec
 from genflow.models.flow import flow
-from genflow.networks import ACTIVATIONS, made, residual_made, residual_mlp
+from genflow.networks import activation_by_name, made, residual_made, residual_mlp
 
 
 def maf(
@@ -28,10 +28,8 @@ def maf(
 
     Reference: Papamakarios et al. (2017), Masked autoregressive flow for density estimation, arXiv:1705.07057.
     """
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation={activation!r}: expected one of {', '.join(ACTIVATIONS)}")
     _check(spec, depth, *widths)
-    network = made(widths, ACTIVATIONS[activation])
+    network = made(widths, activation_by_name(activation))
     layer = bj.masked_autoregressive(bj.gaussian(), network)
     step = bj.chain(actnorm=bj.actnorm(), autoregressive=layer, flip=bj.flip())
     stack = bj.chain(steps=bj.repeat(step, depth, memory), prior=bj.channel_affine())

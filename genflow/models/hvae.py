@@ -97,7 +97,8 @@ def check(sizes: Sizes, inference: str) -> None:
         raise ValueError(f"num_dense={sizes.num_dense} must be 0 .. {len(sizes.latents)}, the number of latents")
     factor = math.prod((sizes.patch, *sizes.strides))
     if sizes.spec.shape[0] % factor or sizes.spec.shape[1] % factor:
-        raise ValueError(f"patch and strides divide the sides by {factor}, {sizes.spec.shape} does not allow it")
+        fault = f"patch and strides divide the sides by {factor}, {sizes.spec.shape} does not allow it"
+        raise ValueError(f"{fault}; change them, or data.image_size")
 
 
 class Networks(NamedTuple):
@@ -218,8 +219,8 @@ def _generative(nets: Networks):
 def bottom_up(nets: Networks) -> Hierarchy:
     """q draws upwards, p is given its draws: a latent's posterior has seen the one below, its prior the one above.
 
-    So the KL of a level is log q - log p of what was drawn; there is no closed form given the levels above. What the
-    temperature says of a level that p draws holds for the draw that q passes upwards too, as in the official code.
+    So the KL of a level is log q - log p of what was drawn; there is no closed form given the levels above. Where p
+    draws a level, q passes its mode upwards, whatever the temperature.
     """
 
     def evidence(params, x):
@@ -229,7 +230,8 @@ def bottom_up(nets: Networks) -> Hierarchy:
         keys, up = jax.random.split(key, len(nets.up)), {}
 
         def drawn(level, q):
-            up[level] = q.draw(keys[level], temperature[level])
+            # q's draw of a level that p draws is not part of z: what is inferred from it is to be that of x
+            up[level] = q.draw(keys[level], jnp.where(from_posterior[level], temperature[level], 0.0))
             return up[level]
 
         q = ascend(nets, params["inference"], e, drawn)

@@ -54,7 +54,10 @@ def iaf_vae(
     section 4 and appendix C, and the official code.
     """
     if len(spec.shape) != 3 or any(side % 2 ** len(blocks) for side in spec.shape[:2]):
-        raise ValueError(f"blocks={blocks} halve images {len(blocks)} times; {spec.name} has events {spec.shape}")
+        raise ValueError(
+            f"blocks={blocks} halve images {len(blocks)} times, and {spec.name} has events {spec.shape}; give blocks "
+            f"fewer values, or set data.image_size to a multiple of {2 ** len(blocks)}"
+        )
     if not blocks or min((*blocks, width, latent_channels)) < 1:
         raise ValueError(f"blocks={blocks}, width={width} and latent_channels={latent_channels} must be above zero")
     if memory not in MEMORY:

@@ -8,7 +8,7 @@ from genflow.distributions import normal_kl
 from genflow.models.chain import Chain, as_gaussian, chain, check_sizes
 from genflow.models.latent import Hierarchy, Objective, Walk, latent_variable
 from genflow.models.observation import observation
-from genflow.networks import ACTIVATIONS, glorot_mlp
+from genflow.networks import activation_by_name, glorot_mlp
 
 
 def iwae(
@@ -41,7 +41,7 @@ def iwae(
     check_sizes(latents, widths)
     seen = observation(spec, likelihood, min_log_scale, std)
     is_binary = spec.bins == 2 and likelihood != "gaussian"
-    down = chain(seen, latents, widths, ACTIVATIONS[activation], is_binary=is_binary)
+    down = chain(seen, latents, widths, activation_by_name(activation), is_binary=is_binary)
     hierarchy = bottom_up(down, latents, widths, activation)
     return latent_variable(spec, hierarchy, seen, Objective(samples=samples, gradient=gradient))
 
@@ -49,11 +49,12 @@ def iwae(
 def bottom_up(down: Chain, latents: tuple[int, ...], widths: tuple[tuple[int, ...], ...], activation: str) -> Hierarchy:
     """q infers every level from the level below alone, p is a chain.
 
-    A level that is to come from the prior is drawn in a second pass, from the top down. log_posterior and kl are those
-    of q given its own draws below.
+    A level that is to come from the prior is drawn in a second pass, from the top down; upwards q passes its mode
+    there, whatever the temperature. log_posterior and kl are those of q given what it passed upwards.
     """
     num = len(latents)
-    layers = [glorot_mlp(d, w, ACTIVATIONS[activation], 2) for d, w in zip(latents, widths, strict=True)][::-1]
+    activate = activation_by_name(activation)
+    layers = [glorot_mlp(d, w, activate, 2) for d, w in zip(latents, widths, strict=True)][::-1]
     names = [f"level_{i + 1}" for i in range(num)]
 
     def init(key, x):
@@ -72,7 +73,8 @@ def bottom_up(down: Chain, latents: tuple[int, ...], widths: tuple[tuple[int, ..
         keys = jax.random.split(key, num)
         q, drawn = {num - 1: e}, {}
         for i in reversed(range(num)):
-            drawn[i] = q[i].draw(keys[i], temperature[i])
+            # q's draw of a level that p draws is not part of z: what is inferred from it is to be that of x
+            drawn[i] = q[i].draw(keys[i], jnp.where(from_posterior[i], temperature[i], 0.0))
             q |= {i - 1: posterior(params, i - 1, drawn[i])} if i else {}
         z, p = (e.mean,), {}
         for i in range(num):

@@ -7,7 +7,7 @@ from genflow.core import Model, Spec
 from genflow.models.chain import Chain, as_gaussian, chain, check_sizes
 from genflow.models.latent import Gaussian, Hierarchy, Objective, Walk, draw_level, latent_variable
 from genflow.models.observation import observation
-from genflow.networks import ACTIVATIONS, heads, hidden_layers
+from genflow.networks import activation_by_name, heads, hidden_layers
 
 
 def ladder(
@@ -41,7 +41,7 @@ def ladder(
     """
     check_sizes(latents, widths)
     seen = observation(spec, likelihood, min_log_scale, std)
-    down = chain(seen, latents, widths, ACTIVATIONS[activation], normalize)
+    down = chain(seen, latents, widths, activation_by_name(activation), normalize)
     hierarchy = merging(down, latents, widths, activation, normalize)
     return latent_variable(spec, hierarchy, seen, Objective(beta, free_nats, kl_warmup, samples))
 
@@ -63,7 +63,7 @@ def merging(
 ) -> Hierarchy:
     """q infers level 1 from the data, and every further level from the merged opinions of the data and of p."""
     num = len(latents)
-    hidden = [hidden_layers(w, ACTIVATIONS[activation], normalize) for w in widths]
+    hidden = [hidden_layers(w, activation_by_name(activation), normalize) for w in widths]
     last = [heads(d, 2) for d in latents]
     names = [f"level_{num - i}" for i in range(num)]
 

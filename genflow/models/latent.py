@@ -126,11 +126,16 @@ def check_objective(objective: Objective, hierarchy: Hierarchy) -> None:
         raise ValueError(f"gradient={objective.gradient!r}: expected one of {', '.join(GRADIENTS)}")
     if objective.samples < 1:
         raise ValueError(f"samples={objective.samples} must be above zero")
-    if objective.beta < 0 or objective.free_nats < 0:
-        raise ValueError(f"beta={objective.beta} and free_nats={objective.free_nats} must not be negative")
+    for name in ("beta", "free_nats", "free_nats_until", "kl_warmup"):
+        if getattr(objective, name) < 0:
+            raise ValueError(f"{name}={getattr(objective, name)} must not be negative")
+    if objective.free_nats_until and not objective.free_nats:
+        raise ValueError(f"free_nats_until={objective.free_nats_until} needs free_nats above zero")
     weighs = objective.beta != 1 or objective.free_nats or objective.kl_warmup
     if objective.balance and hierarchy.shares is None:
         raise ValueError("balance=True needs a hierarchy that states its shares")
+    if objective.balance and not objective.kl_warmup:
+        raise ValueError("balance=True acts while the KL's weight grows; set kl_warmup above zero")
     is_doubly = objective.gradient == "doubly_reparameterized"
     if weighs and (objective.samples > 1 or is_doubly):
         raise ValueError("samples > 1 and the doubly reparameterized gradient need beta=1, free_nats=0 and kl_warmup=0")
@@ -141,7 +146,8 @@ def check_objective(objective: Objective, hierarchy: Hierarchy) -> None:
 def latent_variable(spec: Spec, hierarchy: Hierarchy, observation: Observation, objective: Objective) -> Model:
     """A model of hierarchy and observation: log p(x) is bounded from below by one draw of q.
 
-    Metrics: nll (of one draw, or of k), kl (all levels, nats), kl_weight where there is a warm-up.
+    Metrics: nll (of one draw, or of k), kl (all levels, nats), kl_weight where there is a warm-up. Where `sample` is
+    given a temperature for each level, that of the last is the observation's too.
 
     Raises:
       ValueError: an objective that the hierarchy does not have.

@@ -18,8 +18,9 @@ LOG_2PI = math.log(2 * math.pi)
 def linear_gaussian(spec: Spec, latent_dims: int = 2) -> Model:
     """p(z) = N(0, I), p(x | z) = N(W z + b, sigma^2 I), q(z | x) = N(A x + c, diag(s^2)); W, b, sigma, A, c, s learned.
 
-    Its maximum likelihood is probabilistic principal component analysis, where the ELBO is tight: the columns of W may
-    be turned until the posterior's covariance is diagonal. Of integers, x is uniformly dequantized (`gaussian`).
+    Its maximum likelihood is probabilistic principal component analysis, where the ELBO of continuous data is tight:
+    the columns of W may be turned until the posterior's covariance is diagonal. Of integers, x is uniformly dequantized
+    (`gaussian`), and the ELBO is not tight: q sees the integer, the posterior depends on the noise that is added to it.
 
     Raises:
       ValueError: no latent dimension.

@@ -51,9 +51,9 @@ def nvae(
       flows: pairs of autoregressive shifts, in raster order and mirrored, in each posterior; its KL is then that of
         the draw.
       likelihood, min_log_scale: see `observation`.
-      memory: 'remat' keeps one input for each group for the backward pass.
+      memory: 'remat' keeps for the backward pass what enters each group, and each cell outside the groups.
       spectral: weight of the sum of largest singular values, see `spectral_penalty`; 0: off.
-      beta, free_nats, kl_warmup, balance: see `Objective`; balance acts during the warm-up alone.
+      beta, free_nats, kl_warmup, balance: see `Objective`; balance acts during the warm-up alone, and not without one.
 
     Raises:
       ValueError: data that are no images, sizes below one, or an unknown memory.
@@ -65,7 +65,7 @@ def nvae(
     if spectral < 0:
         raise ValueError(f"spectral={spectral} must not be negative; 0 turns it off")
     seen = observation(spec, likelihood, min_log_scale)
-    objective = Objective(beta, free_nats, kl_warmup, balance=balance)
+    objective = Objective(beta, free_nats, kl_warmup, balance=balance and kl_warmup > 0)
     model = latent_variable(spec, hierarchy(spec, seen, sizes), seen, objective)
     return penalized(model, spectral_penalty(spectral)) if spectral else model
 

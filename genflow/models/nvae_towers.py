@@ -19,6 +19,7 @@ from genflow.networks.nvae import (
     down_cell,
     encoder_cell,
     kept,
+    recomputed,
     repeated,
     up_cell,
 )
@@ -63,7 +64,7 @@ def encoder(sizes: Sizes) -> Network:
     last = len(sizes.groups) - 1
     before = _before(sizes)
     columns = [repeated(encoder_cell(sizes.width_at(i)), sizes.cells) for i in range(last + 1)]
-    downs = [down_cell(sizes.width_at(i)) for i in range(last)]
+    downs = [recomputed(down_cell(sizes.width_at(i)), sizes.memory) for i in range(last)]
     top = convolution(sizes.width_at(0), before=jax.nn.elu)
 
     def init(key, x, cond=None):
@@ -89,11 +90,12 @@ def encoder(sizes: Sizes) -> Network:
 
 
 def _before(sizes):
-    parts = {"stem": convolution(sizes.width, 3)}
+    parts, memory = {"stem": convolution(sizes.width, 3)}, sizes.memory
     for b in range(sizes.blocks):
         width = sizes.width * 2**b
-        normal = {"cells": repeated(encoder_cell(width), sizes.block_cells - 1)} if sizes.block_cells > 1 else {}
-        parts[f"block_{b}"] = chain(**normal, down=down_cell(2 * width))
+        cells = sizes.block_cells - 1
+        normal = {"cells": repeated(encoder_cell(width), cells, memory)} if cells else {}
+        parts[f"block_{b}"] = chain(**normal, down=recomputed(down_cell(2 * width), memory))
     return chain(**parts)
 
 
@@ -139,7 +141,10 @@ class Group(NamedTuple):
 
 
 def gaussian(raw: Array) -> Gaussian:
-    """Mean and log-standard deviation, both within +-5 (the means too, as in the official code)."""
+    """Mean and log-standard deviation, both within +-5 (the means too, as in the official code).
+
+    The official code adds 0.01 to every standard deviation; here exp(-5) = 0.007 is the least.
+    """
     return Gaussian(*jnp.split(soft_clip(raw, LIMIT), 2, axis=-1))
 
 
@@ -178,7 +183,7 @@ def decoder(sizes: Sizes, features: int) -> Decoder:
     """Groups from the coarsest scale to the finest, then cells up to the full resolution."""
     scales = range(len(sizes.groups))
     groups = [group(sizes, i) for i in scales]
-    ups = [up_cell(sizes.width_at(i)) for i in scales[1:]]
+    ups = [recomputed(up_cell(sizes.width_at(i)), sizes.memory) for i in scales[1:]]
     after = _after(sizes, features)
 
     def init(key, s):
@@ -209,9 +214,10 @@ def decoder(sizes: Sizes, features: int) -> Decoder:
 
 
 def _after(sizes, features):
-    parts = {}
+    parts, memory = {}, sizes.memory
     for b in reversed(range(sizes.blocks)):
         width = sizes.width * 2**b
-        normal = {"cells": repeated(decoder_cell(width, 3), sizes.block_cells - 1)} if sizes.block_cells > 1 else {}
-        parts[f"block_{b}"] = chain(up=up_cell(width, 3), **normal)
+        cells = sizes.block_cells - 1
+        normal = {"cells": repeated(decoder_cell(width, 3), cells, memory)} if cells else {}
+        parts[f"block_{b}"] = chain(up=recomputed(up_cell(width, 3), memory), **normal)
     return chain(**parts, head=convolution(features, 3, before=jax.nn.elu))

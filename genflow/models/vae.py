@@ -13,7 +13,7 @@ from genflow.models.posteriors import Posterior
 from genflow.models.posteriors import posterior as posterior_by_name
 from genflow.models.priors import Prior
 from genflow.models.priors import prior as prior_by_name
-from genflow.networks import ACTIVATIONS, mlp
+from genflow.networks import activation_by_name, mlp
 
 
 def vae(
@@ -64,7 +64,7 @@ def vae(
         seen = causal_decoder(spec, context_dims, causal_width, causal_blocks)
     else:
         seen = observation(spec, likelihood, min_log_scale, std)
-    encoder = mlp(widths, ACTIVATIONS[activation])
+    encoder = mlp(widths, activation_by_name(activation))
     q = posterior_by_name(posterior, encoder, latent_dims, posterior_depth, flow_widths, context_dims)
     p = prior_by_name(prior, q, latent_dims, prior_depth, flow_widths, components)
     hierarchy = one_level(seen, latent_dims, widths, activation, q, p)
@@ -75,7 +75,7 @@ def one_level(
     seen: Observation, latent_dims: int, widths: tuple[int, ...], activation: str, posterior: Posterior, prior: Prior
 ) -> Hierarchy:
     """z ~ p(z), h = decoder(z), a perceptron, and a draw of q(z | x)."""
-    decoder = mlp(widths[::-1], ACTIVATIONS[activation])(math.prod(seen.shape))
+    decoder = mlp(widths[::-1], activation_by_name(activation))(math.prod(seen.shape))
 
     def init(key, x):
         key_encoder, key_decoder = jax.random.split(key)

@@ -116,7 +116,10 @@ def check(spec: Spec, plan: Plan) -> None:
     if min([*sides, *sizes.values(), *(count for _, count in (*plan.blocks, *plan.encoder_blocks))]) < 1:
         raise ValueError(f"blocks, encoder_blocks, {', '.join(sizes)} must be above zero")
     if sides[-1] != spec.shape[0] or any(b % a or a == b for a, b in itertools.pairwise(sides)):
-        raise ValueError(f"blocks={plan.blocks}: sides must be multiples of those before, up to {spec.shape[0]} pixels")
+        raise ValueError(
+            f"blocks={plan.blocks}: sides must be multiples of those before, up to {spec.shape[0]} pixels, the data's; "
+            "change blocks and encoder_blocks, or data.image_size"
+        )
     if [side for side, _ in plan.encoder_blocks] != sides[::-1]:
         raise ValueError(f"encoder_blocks={plan.encoder_blocks} must have the sides {sides[::-1]} of blocks")
 

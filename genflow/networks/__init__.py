@@ -14,7 +14,7 @@ from genflow.networks.lipschitz import lipschitz_conv, lipschitz_mlp
 from genflow.networks.made import made, residual_made
 from genflow.networks.markov import markov_mlp
 from genflow.networks.masked import arranged, masked_perceptron
-from genflow.networks.mlp import ACTIVATIONS, mlp, residual_mlp
+from genflow.networks.mlp import ACTIVATIONS, activation_by_name, mlp, residual_mlp
 from genflow.networks.pixelcnn import pixelcnn
 from genflow.networks.pixelcnnpp import pixelcnnpp
 from genflow.networks.pixelrnn import pixelrnn
@@ -26,6 +26,7 @@ from genflow.networks.wavenet import receptive_field, wavenet
 __all__ = [
     "ACTIVATIONS",
     "FiLM",
+    "activation_by_name",
     "arranged",
     "average_pool",
     "bottleneck",

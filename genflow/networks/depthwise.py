@@ -2,7 +2,8 @@
 
 XLA:CPU has no fast form of a convolution with as many groups as channels, and its gradients run in a naive loop. Here
 the output is a sum of shifted products, which becomes one loop, and the gradient of the kernel goes example by example,
-so that the products stay in the cache. On GPU and TPU the native forms are used. Reverse mode only, as `conv2d`.
+so that the products stay in the cache (a scan over the batch: where several CPU devices share one, each gathers all of
+it; right, but slow). On GPU and TPU the native forms are used. Reverse mode only, as `conv2d`.
 """
 
 import functools

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from genflow.core import Network
 from genflow.networks.conv import biased_conv2d
-from genflow.networks.mlp import ACTIVATIONS
+from genflow.networks.mlp import activation_by_name
 from genflow.networks.pure import pure
 
 INIT = nn.initializers.lecun_normal()
@@ -143,7 +143,7 @@ def hvae_stage(
       size: H and W of the map that z and skip become.
       stride: the output has 1 / stride of that size, or stride times it if `is_up`.
     """
-    return pure(Stage(size, width, kernel, stride, blocks, ACTIVATIONS[activation], is_up))
+    return pure(Stage(size, width, kernel, stride, blocks, activation_by_name(activation), is_up))
 
 
 def hvae_head(features: int, kernel: int, activation: str) -> Network:
@@ -152,4 +152,4 @@ def hvae_head(features: int, kernel: int, activation: str) -> Network:
     Args:
       kernel: side of the convolution; 0: a matrix on the whole map.
     """
-    return pure(Head(features, kernel, ACTIVATIONS[activation]))
+    return pure(Head(features, kernel, activation_by_name(activation)))

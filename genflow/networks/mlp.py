@@ -11,6 +11,17 @@ from genflow.networks.pure import pure
 ACTIVATIONS = {"leaky_relu": nn.leaky_relu, "relu": nn.relu, "silu": nn.silu, "tanh": nn.tanh}
 
 
+def activation_by_name(name: str) -> Callable:
+    """One of ACTIVATIONS.
+
+    Raises:
+      ValueError: an unknown name.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation={name!r}: expected one of {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
 class MLP(nn.Module):
     """Flattens the event, appends cond, applies hidden layers and a linear last layer (zero at the start if asked)."""
 

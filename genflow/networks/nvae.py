@@ -5,7 +5,9 @@ are shut; `scale` of every normalization. `models.spectral` finds them by these 
 
 The paper normalizes over the batch; here every example is normalized alone, over the pixels and 16 channels at a time,
 so that a likelihood does not depend on the other examples of a batch. The short-cut of an upsampling cell repeats
-pixels, where the official code interpolates. Kernels have no weight normalization of their own.
+pixels, where the official code interpolates; that of a downsampling cell is one 2x2 convolution of stride 2, where it
+has four 1x1 convolutions, one for each place of a 2x2 window and a quarter of the channels. Kernels have no weight
+normalization of their own.
 
 Every `init` here needs shapes alone and ignores its key: it fills a `kernel` or `weight` with the half-width of its
 uniform distribution, and `randomized` draws all of them at once. A key for each would cost seconds of compile time.
@@ -221,13 +223,18 @@ def repeated(cell: Network, num: int, memory: str = "store") -> Network:
     return Network(init, apply)
 
 
+def recomputed(part: Network, memory: str) -> Network:
+    """The network, of which the backward pass keeps what `kept` says."""
+    return Network(part.init, kept(part.apply, memory))
+
+
 def copies(params: Params, num: int) -> Params:
     """Stacked parameters, all the same until `randomized` draws them."""
     return jax.tree.map(lambda a: jnp.broadcast_to(a, (num, *a.shape)), params)
 
 
 def kept(body: Callable, memory: str) -> Callable:
-    """The body of a scan of which the backward pass keeps everything ('store'), or the inputs alone ('remat')."""
+    """The function, of which the backward pass keeps everything ('store'), or the inputs alone ('remat')."""
     return jax.checkpoint(body) if memory == "remat" else body
 
 
