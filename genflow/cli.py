@@ -180,6 +180,11 @@ def config_files() -> list[pathlib.Path]:
     return sorted(p for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "common", "uci"))
 
 
+def defaults() -> ConfigDict:
+    """What every experiment starts from: a run folder of an earlier revision lacks the fields that came later."""
+    return _common().base()
+
+
 def _common():
     if str(ROOT) not in sys.path:  # configs is no part of the package
         sys.path.insert(0, str(ROOT))
@@ -239,7 +244,7 @@ def config_help() -> Iterator[str]:
     """One line for each key of configs/common.py: path, default, comment."""
     source = (ROOT / "configs" / "common.py").read_text()
     for path, default, comment in re.findall(r"^    c\.([\w.]+) = (?:\(\n +)?(.*?)  # (.*)", source, re.MULTILINE):
-        yield f"  {path:<28}{default.replace('ConfigDict()', '{}'):<32}{comment}"
+        yield f"  {path:<34}{default.replace('ConfigDict()', '{}'):<32}{comment}"
 
 
 def list_configs() -> str:

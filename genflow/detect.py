@@ -6,6 +6,7 @@ import pathlib
 import re
 import shlex
 import sys
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -18,9 +19,11 @@ from genflow.data.dataset import Dataset, in_memory, select
 from genflow.errors import UserError
 from genflow.experiment import EVAL_STREAM, Experiment, place_batch
 from genflow.report.outliers import Scored, outlier_scores
+from genflow.summary import finite
 from genflow.trained import Trained, load_trained
 
 LEVEL = 0.95  # of the intervals
+WIDTH = 22  # of the first column of the table
 
 
 def detect_run(
@@ -31,6 +34,8 @@ def detect_run(
     samples: int = 1,
     samples_above: int = 1,
     num_resamples: int = 1000,
+    lower: str = "mode",
+    defaults: Mapping | None = None,
 ) -> dict:
     """Scores the test parts of the run's data and of another set; prints a table, writes outliers_NAME.json and .png.
 
@@ -41,22 +46,27 @@ def detect_run(
       samples: draws in the log-mean-exp of L, of a latent variable model.
       samples_above: likewise, of L>k.
       num_resamples: of the bootstrap.
+      lower: 'mode' or 'draw', what L>k takes of the levels below; see `analysis.outliers.scores_above`.
+      defaults: see `load_trained`.
 
     Raises:
       UserError: the run has no likelihood, or the sets do not fit each other.
     """
     path = pathlib.Path(workdir).expanduser().resolve()
-    trained = load_trained(path)
+    trained = load_trained(path, defaults)
     check(trained.experiment, num, samples, samples_above, num_resamples)
     sets = paired(trained.experiment, outliers, num)
-    parts = {name: scores(trained, part, seed, samples, samples_above) for name, part in sets.items()}
+    draws = {"samples": samples, "samples_above": samples_above, "lower": lower}
+    parts = {name: scores(trained, part, seed, **draws) for name, part in sets.items()}
     known = parts.pop("known")[0]
     for log_prob, found in parts.values():
         found["typicality"] = typicality(log_prob, known)
     inliers, strangers = (found for _, found in parts.values())
+    inliers = {name: values for name, values in inliers.items() if _has_ranks(name, values, strangers[name])}
     figures = {name: _detection(name, inliers[name], strangers[name], num_resamples, seed) for name in inliers}
-    options = {"seed": seed, "samples": samples, "samples_above": samples_above, "num_resamples": num_resamples}
-    nats = {name: -float(log_prob.mean()) for name, (log_prob, _) in parts.items()} | {"known": -float(known.mean())}
+    options = {"seed": seed, **draws, "num_resamples": num_resamples}
+    nats = {name: finite(-float(values.mean())) for name, (values, _) in parts.items()}
+    nats["known"] = finite(-float(known.mean()))
     record = make_record(trained, path, outliers, len(inliers["likelihood"]), nats, figures, options)
     stem = path / f"outliers_{re.sub(r'[^A-Za-z0-9.-]+', '_', outliers)}"
     folders.write_text(stem.with_name(f"{stem.name}.json"), json.dumps(record, indent=2, allow_nan=False) + "\n")
@@ -90,7 +100,7 @@ def paired(experiment: Experiment, outliers: str, num: int) -> dict[str, Dataset
     section = experiment.config.data.copy_and_resolve_references()
     section.update(name=outliers, batch_size=1, num_examples=0)
     spec, _, evaluation = data.load(section, experiment.config.seed)
-    if (spec.shape, spec.bins) != (experiment.spec.shape, experiment.spec.bins):
+    if _form(spec) != _form(experiment.spec):
         raise UserError(
             f"--outliers={outliers} has {_kind(spec)}, the run's {experiment.spec.name} {_kind(experiment.spec)}: "
             "take a set that its config.data section brings to the same shape and values"
@@ -103,8 +113,14 @@ def paired(experiment: Experiment, outliers: str, num: int) -> dict[str, Dataset
     return {name: _spread(part, count) for name, part in chosen.items()}
 
 
+def _form(spec):
+    return spec.kind, spec.shape, spec.bins, spec.symbols
+
+
 def _kind(spec):
-    return f"shape {spec.shape} and " + ("continuous values" if spec.bins is None else f"{spec.bins} values")
+    values = "continuous values" if spec.bins is None else f"{spec.bins} values"
+    symbols = f", the symbols {''.join(spec.symbols)!r}" if spec.symbols else ""
+    return f"shape {spec.shape} and {values} ({spec.kind}{symbols})"
 
 
 def _spread(part, count):
@@ -118,18 +134,25 @@ def _training_part(experiment, count):
     return in_memory(np.asarray(x))
 
 
-def scores(trained: Trained, part: Dataset, seed: int, samples: int, samples_above: int):
-    """log p(x) of every example and its scores, as `analysis.outliers.likelihood_scores`."""
+def scores(trained: Trained, part: Dataset, seed: int, **draws):
+    """log p(x) of every example and its scores, with the draws of `analysis.outliers.likelihood_scores`."""
     experiment, config = trained.experiment, trained.experiment.config.eval
     return likelihood_scores(
         *(experiment.model, trained.params, trained.state, part),
         jax.random.fold_in(jax.random.key(seed), EVAL_STREAM),
         config.batch_size,
         place=place_batch(experiment),
-        samples=samples,
-        samples_above=samples_above,
         samples_per_call=config.samples_per_call,
+        **draws,
     )
+
+
+def _has_ranks(name, *sets):
+    """Whether a score is to be compared; a difference of infinities is told and left out, a likelihood never."""
+    undefined = sum(int(np.isnan(values).sum()) for values in sets)
+    if undefined and name != "likelihood":
+        print(f"{name} is left out: the model gives {undefined} examples no number that it could be made of")
+    return not undefined or name == "likelihood"
 
 
 def _detection(name, inliers, outliers, num_resamples, seed):
@@ -173,12 +196,16 @@ def table(record: dict) -> str:
     nll = record["nll"]
     lines = [
         f"{record['data']} (inliers) and {record['outliers']} (outliers), {record['num_examples']} test examples each",
-        f"NLL {nll['inliers']:.2f} and {nll['outliers']:.2f} nats an example ({record['bound']})",
-        f"  {'score':<12}{'AUROC':>7}  {'95 % interval':<18}{'AUPRC':>7}{'FPR80':>8}",
+        f"NLL {_number(nll['inliers'])} and {_number(nll['outliers'])} nats an example ({record['bound']})",
+        f"  {'score':<{WIDTH}}{'AUROC':>7}  {'95 % interval':<18}{'AUPRC':>7}{'FPR80':>8}",
     ]
     for name, found in record["scores"].items():
         auroc, interval = found["auroc"]["value"], "[{low:.4f}, {high:.4f}]".format(**found["auroc"])
         lines.append(
-            f"  {name:<12}{auroc:7.4f}  {interval:<18}{found['auprc']['value']:7.4f}{found['fpr80']['value']:8.4f}"
+            f"  {name:<{WIDTH}}{auroc:7.4f}  {interval:<18}{found['auprc']['value']:7.4f}{found['fpr80']['value']:8.4f}"
         )
     return "\n".join(lines)
+
+
+def _number(value):
+    return "infinite" if value is None else f"{value:.2f}"

@@ -1,8 +1,12 @@
 """What a user asks of a trained latent variable model: the evidence of examples, and how good q(z | x) is."""
 
+import datetime
 import json
 import pathlib
+import shlex
+import sys
 import time
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -11,12 +15,18 @@ import numpy as np
 from genflow import provenance
 from genflow import workdir as folders
 from genflow.analysis import evidence
+from genflow.analysis.evidence import NEEDS_EXACT
 from genflow.analysis.posterior import check, compare, example_keys, is_noisy, sample_posterior
 from genflow.checkpoint import digest
 from genflow.errors import UserError
 from genflow.experiment import EVAL_STREAM
 from genflow.summary import finite
 from genflow.trained import Trained, load_trained
+
+# The least value of each flag.
+LEAST = {"num": 2, "importance_samples": 2, "chains": 2, "steps": 1, "leapfrog": 1, "batch_size": 1}
+LEAST |= {"nuts": 0, "nuts_draws": 4, "simulated": 0}
+FEW = 3  # effective draws below which the error of a log-mean-exp is too small
 
 
 class Question(NamedTuple):
@@ -33,14 +43,29 @@ class Question(NamedTuple):
     seed: int = 0
 
 
-def estimate_run(workdir: str, question: Question) -> dict:
+def check_question(question: Question) -> None:
+    """Raises UserError, which names the flag, for a number that is too small, before anything is computed."""
+    walk = question.annealing
+    numbers = question._asdict() | {"chains": walk.num_chains, "steps": walk.num_steps, "leapfrog": walk.num_leapfrog}
+    for flag, least in LEAST.items():
+        if numbers[flag] < least:
+            raise UserError(f"--{flag}={numbers[flag]} must be {least} at least")
+    if question.nuts > question.num:
+        raise UserError(f"--nuts={question.nuts} must not be above --num={question.num}: they are the first of these")
+
+
+def estimate_run(workdir: str, question: Question, defaults: Mapping | None = None) -> dict:
     """Estimates log p(x) by ELBO, IWAE bound and AIS on the same examples, prints a table and writes evidence.json.
+
+    Args:
+      defaults: see `load_trained`.
 
     Raises:
       UserError: a run without continuous latents, or a question that makes no sense.
     """
+    check_question(question)
     path = pathlib.Path(workdir).expanduser().resolve()
-    trained = load_trained(path)
+    trained = load_trained(path, defaults)
     try:
         record = answer(trained, question)
     except ValueError as error:
@@ -57,21 +82,25 @@ def answer(trained: Trained, question: Question) -> dict:
     model, params, state = trained.experiment.model, trained.params, trained.state
     check(model, params, state)
     config, dataset = trained.experiment.config, trained.experiment.evaluation.get(question.split)
-    if dataset is None or not 2 <= question.num <= dataset.num:
-        raise ValueError(f"{question.num} examples of {question.split}: there are {dataset.num if dataset else 0}")
-    if question.importance_samples < 2:
-        raise ValueError(f"importance_samples={question.importance_samples} must be two at least")
+    if dataset is None or question.num > dataset.num:
+        found = dataset.num if dataset else 0
+        raise ValueError(f"--num={question.num} examples of {question.split}: there are {found}")
     examples = dataset.fetch(np.linspace(0, dataset.num - 1, question.num).astype(int))
     key = jax.random.fold_in(jax.random.key(question.seed), EVAL_STREAM)
-    few = {name: a[:2] for name, a in examples.items()}
+    noisy = is_noisy(model, params, state, key, {name: a[:2] for name, a in examples.items()})
+    if noisy and question.simulated:
+        raise ValueError(f"--simulated: {NEEDS_EXACT}")
     record = {
         "name": config.name,
+        "command": shlex.join(["python", *sys.argv]),
+        "config_hash": folders.config_hash(config),
         "model": config.model.name,
+        "bound": model.bound,
         "data": trained.experiment.spec.name,
         "split": question.split,
         "num_examples": question.num,
         "unit": "nats",
-        "noise_held_fixed": is_noisy(model, params, state, key, few),
+        "noise_held_fixed": noisy,
         "settings": question._asdict() | {"annealing": question.annealing._asdict()},
         "step": trained.step,
         "seed": question.seed,
@@ -79,6 +108,7 @@ def answer(trained: Trained, question: Question) -> dict:
         "git_revision": provenance.git_revision(),
         "versions": provenance.versions(),
         "hardware": provenance.hardware(),
+        "created_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     record |= bounds(trained, key, examples, question)
     record["posterior"] = _posteriors(trained, key, examples, question) if question.nuts else []
@@ -90,9 +120,10 @@ def bounds(trained: Trained, key, examples, question: Question) -> dict:
     """ELBO, IWAE and AIS on the same examples, their gaps, and how the chains of AIS did."""
     model, params, state = trained.experiment.model, trained.params, trained.state
     draws, walks, acceptance, seconds = [], [], [], {"importance": 0.0, "annealing": 0.0}
+    num, per_call = question.importance_samples, trained.experiment.config.eval.samples_per_call
     for batch, keys, count in _batches(examples, key, question.batch_size):
         start = time.perf_counter()
-        weights = evidence.importance_weights(model, params, state, keys, batch, question.importance_samples)
+        weights = evidence.importance_weights(model, params, state, keys, batch, num, min(num, per_call))
         middle = time.perf_counter()
         walked = evidence.anneal(model, params, state, keys, batch, question.annealing)
         seconds["importance"] += middle - start
@@ -102,11 +133,10 @@ def bounds(trained: Trained, key, examples, question: Question) -> dict:
         acceptance.append(walked.acceptance[:count])
     draws, walks, acceptance = map(np.concatenate, (draws, walks, acceptance))
     elbo, iwae, ais = evidence.of_draws(draws), evidence.of_chains(draws), evidence.of_chains(walks)
-    effective = evidence.effective_samples(walks)
     return {
         "methods": [
             _line("ELBO", evidence.average(elbo)),
-            _line(f"IWAE, {question.importance_samples} draws", evidence.average(iwae)),
+            _line(f"IWAE, {num} draws", evidence.average(iwae)),
             _line(f"AIS, {question.annealing.num_chains} x {question.annealing.num_steps}", evidence.average(ais)),
         ],
         "gaps": [
@@ -114,9 +144,16 @@ def bounds(trained: Trained, key, examples, question: Question) -> dict:
             _line("AIS - IWAE", evidence.gap(ais, iwae)),
         ],
         "acceptance": {"mean": finite(float(acceptance.mean())), "least": finite(float(acceptance.min()))},
-        "effective_samples": {"mean": finite(float(effective.mean())), "least": finite(float(effective.min()))},
+        "effective_draws": _effective(draws),
+        "effective_samples": _effective(walks),
         "seconds": {part: round(s, 1) for part, s in seconds.items()},
     }
+
+
+def _effective(log_weights):
+    effective = evidence.effective_samples(log_weights)
+    means = {"mean": finite(float(effective.mean())), "least": finite(float(effective.min()))}
+    return means | {"examples_with_few": int((effective < FEW).sum())}
 
 
 def _batches(examples, key, batch_size):
@@ -130,15 +167,19 @@ def _batches(examples, key, batch_size):
 
 
 def _posteriors(trained, key, examples, question):
-    parts = trained.experiment.model, trained.params, trained.state
-    batch = {name: a[: question.nuts] for name, a in examples.items()}
-    keys = example_keys(key, len(batch["x"]))
-    chains = sample_posterior(*parts, keys, batch, 4, question.nuts_draws, question.nuts_draws)
-    beside = compare(*parts, keys, batch, chains)
-    shift, spread = np.abs(beside.shift()).max(1), beside.spread()
+    parts, rows = (trained.experiment.model, trained.params, trained.state), []
+    first = {name: a[: question.nuts] for name, a in examples.items()}
+    for batch, keys, count in _batches(first, key, question.batch_size):
+        chains = sample_posterior(*parts, keys, batch, 4, question.nuts_draws, question.nuts_draws)
+        rows += _beside(chains, compare(*parts, keys, batch, chains), len(rows))[:count]
+    return rows
+
+
+def _beside(chains, comparison, start):
+    shift, spread = np.abs(comparison.shift()).max(1), comparison.spread()
     return [
         {
-            "example": i,
+            "example": start + i,
             "rhat": finite(float(chains.rhat[i].max())),
             "effective_samples": finite(float(chains.effective_samples[i].min())),
             "divergences": int(chains.divergences[i]),
@@ -152,10 +193,13 @@ def _posteriors(trained, key, examples, question):
 
 
 def _sandwich(trained, key, question):
-    parts = trained.experiment.model, trained.params, trained.state
-    batch, z = evidence.simulate(*parts, key, question.simulated)
-    walked = evidence.anneal(*parts, example_keys(key, question.simulated), batch, question.annealing, z)
-    lower, upper = evidence.of_chains(walked.log_weights), evidence.from_above(walked.reverse)
+    parts, num = (trained.experiment.model, trained.params, trained.state), question.simulated
+    size, found = min(question.batch_size, num), []
+    for start in range(0, num, size):
+        batch, z = evidence.simulate(*parts, jax.random.fold_in(key, start), size)
+        walked = evidence.anneal(*parts, example_keys(key, size, start), batch, question.annealing, z)
+        found.append((evidence.of_chains(walked.log_weights), evidence.from_above(walked.reverse)))
+    lower, upper = (np.concatenate(part)[:num] for part in zip(*found, strict=True))
     return {
         "num_examples": question.simulated,
         "methods": [
@@ -172,14 +216,15 @@ def _line(name, estimate):
 
 def table(record: dict) -> str:
     """The lines that the command line prints."""
-    settings, acceptance, effective = record["settings"], record["acceptance"], record["effective_samples"]
+    settings, acceptance = record["settings"], record["acceptance"]
+    num, chains = settings["importance_samples"], settings["annealing"]["num_chains"]
     lines = [
         f"log p(x) of {record['num_examples']} {record['split']} examples ({record['data']}), nats an example;"
         " +- of the examples, in brackets of the draws alone",
         *map(_figures, record["methods"] + record["gaps"]),
         f"  {'AIS: acceptance':<42}{_number(acceptance['mean'])} (least {_number(acceptance['least'])})",
-        f"  {'AIS: effective of ' + str(settings['annealing']['num_chains']) + ' chains':<42}"
-        f"{_number(effective['mean'])} (least {_number(effective['least'])})",
+        *_effective_lines(f"IWAE: effective of {num} draws", record["effective_draws"], record["num_examples"]),
+        *_effective_lines(f"AIS: effective of {chains} chains", record["effective_samples"], record["num_examples"]),
     ]
     if record["noise_held_fixed"]:
         lines.append("  of one dequantized copy of each example, the same for all methods: on average below log P(x)")
@@ -193,6 +238,12 @@ def table(record: dict) -> str:
         for row in record["posterior"]:
             lines.append(f"  {row['example']:<9}" + "".join(f"{_number(row[name]):>19}" for name in names))
     return "\n".join(lines)
+
+
+def _effective_lines(name, effective, num):
+    yield f"  {name:<42}{_number(effective['mean'])} (least {_number(effective['least'])})"
+    if few := effective["examples_with_few"]:
+        yield f"    below {FEW} for {few} of {num} examples: their part of the error in brackets is too small"
 
 
 def _figures(line):

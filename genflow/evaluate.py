@@ -76,7 +76,8 @@ def log_probs(
     """log_prob of every example of a data set, in nats, averaged over independent noise draws.
 
     The average of log_prob over draws keeps a lower bound a lower bound. The noise is a function of the key, the
-    example's position and the batch size.
+    example's position, the batch size and, of a model with `log_weights`, of how many draws share a pass: the smaller
+    of importance_samples and samples_per_call.
 
     Args:
       importance_samples: k > 1 gives log (1/k) sum_k exp log_prob_k of each repeat, a bound that tightens with k

@@ -34,10 +34,15 @@ RECORD = tuple(
     "wall_seconds params_sha256".split()
 )
 CLAIM = ("status", "paper_value", "paper_source", "note", "command")
-OUTLIERS = ("name", "outliers", "scores", "samples", "git_revision", "params_sha256")  # what that table shows
+OUTLIERS = tuple(
+    "name outliers scores num_examples samples samples_above lower seed git_revision params_sha256".split()
+)  # what that table shows
 OUTLIERS_INTRODUCTION = """\
 Scores of scripts/detect_outliers.py on the test parts of both sets, high for outliers, with 95 % bootstrap intervals.
-[outliers.md](outliers.md) says what they are. Scores for all k are listed: choosing one by its AUROC would be choosing on the test set."""
+[outliers.md](outliers.md) says what they are. Scores for all k are listed: choosing one by its AUROC would be choosing
+on the test set. The paper's AUROC is of a likelihood ratio, of which the official code computes the part in log p(x|z):
+it stands beside both."""
+RATIOS = ("LLR>", "delta log p(x|z)>")  # beginnings of the scores that a paper's figure is of
 README_MARKERS = "<!-- models -->", "<!-- /models -->"
 UNKNOWN = "–"
 
@@ -192,13 +197,17 @@ def results_page(
 
 def outlier_section(records: Mapping[str, dict]) -> list[str]:
     """Lines of Markdown: how well each score of a run tells another data set from its own."""
-    rows = [("config", "outliers", "score", "AUROC", "AUPRC", "FPR80", "paper's AUROC", "draws of L", "revision")]
+    head = ("config", "outliers", "examples of each", "score", "AUROC", "AUPRC", "FPR80", "paper's AUROC")
+    rows = [(*head, "draws of L", "draws of L>k", "levels below", "seed", "revision")]
     for r in records.values():
-        run, published = (f"`{r['name']}`", r["outliers"]), r["paper_auroc"] and f"{r['paper_auroc']:g}"
         for score, found in r["scores"].items():
             auroc = "{value:.4f} [{low:.4f}, {high:.4f}]".format(**found["auroc"])
             others = (f"{found[name]['value']:.4f}" for name in ("auprc", "fpr80"))
-            rows.append((*run, score, auroc, *others, published or UNKNOWN, str(r["samples"]), r["git_revision"][:10]))
+            compared = r["paper_auroc"] is not None and score.startswith(RATIOS)
+            published = f"{r['paper_auroc']:g}" if compared else UNKNOWN
+            how = (*(str(r[name]) for name in ("samples", "samples_above", "lower", "seed")), r["git_revision"][:10])
+            sets = (f"`{r['name']}`", r["outliers"], f"{r['num_examples']:,}")
+            rows.append((*sets, score, auroc, *others, published, *how))
     notes = [f"* `{r['name']}`, {r['outliers']}{_note(r)}" for r in records.values() if r["note"]]
     return ["", "## Outliers", "", OUTLIERS_INTRODUCTION, "", *_table(rows), *["", *notes] * bool(notes)] * bool(
         records

@@ -1,6 +1,8 @@
 """A finished run, read back from its folder."""
 
+import inspect
 import pathlib
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -11,7 +13,8 @@ from genflow.checkpoint import restore
 from genflow.core import Params
 from genflow.errors import UserError
 from genflow.experiment import Experiment, assemble, initializer
-from genflow.step import averaged_params
+from genflow.models import MODELS
+from genflow.step import TrainState, averaged_params
 
 
 class Trained(NamedTuple):
@@ -26,20 +29,37 @@ class Trained(NamedTuple):
     counts: dict[str, int]  # skipped updates
 
 
-def load_trained(workdir: pathlib.Path) -> Trained:
+def load_trained(workdir: pathlib.Path, defaults: Mapping | None = None) -> Trained:
     """Reads config.json and the chosen checkpoint of a run folder.
 
+    Args:
+      defaults: a configuration whose values are taken where config.json, that of an earlier revision, has no field.
+
     Raises:
-      UserError: not a run folder, or no checkpoint in it.
+      UserError: not a run folder, no checkpoint in it, or fields of its model that config.json lacks.
     """
     if not workdir.is_dir():
         raise UserError(f"--workdir={workdir}: no such folder; train a run first, it prints its folder")
-    return choose(assemble(folders.read_config(workdir)), workdir)
+    config, added = folders.filled(folders.read_config(workdir), defaults or {})
+    if added:
+        print(f"{workdir / folders.CONFIG_FILE} has no {', '.join(added)}: taken as the defaults of today")
+    _check_model(workdir / folders.CONFIG_FILE, config.model)
+    return choose(assemble(config), workdir)
 
 
-def choose(experiment: Experiment, workdir: pathlib.Path) -> Trained:
+def _check_model(path, section):
+    """A builder's default may not be what the run had: nobody fills in its arguments."""
+    arguments = inspect.signature(MODELS[section.name]).parameters if section.name in MODELS else ()
+    if absent := [f"config.model.{name}" for name in arguments if name not in ("spec", *section)]:
+        raise UserError(
+            f"{path} has no {', '.join(absent)}: the run was made by an earlier revision of {section.name}\n"
+            "write into it the values that mean what that revision did, or use that one (git_revision of record.json)"
+        )
+
+
+def choose(experiment: Experiment, workdir: pathlib.Path, target: TrainState | None = None) -> Trained:
     """The best checkpoint where the configuration selects it and there is one, otherwise the last."""
-    _, target = initializer(experiment)
+    target = target or initializer(experiment)[1]
     directory = workdir / "checkpoints"
     last = restore(directory, target)
     if last is None:

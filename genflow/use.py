@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -17,10 +18,14 @@ from genflow.summary import finite, part_scores
 from genflow.trained import load_trained
 
 
-def evaluate_run(workdir: str, seed: int = 0) -> dict:
-    """Scores the chosen checkpoint on the validation and test parts, prints them and writes eval_seed_N.json."""
+def evaluate_run(workdir: str, seed: int = 0, defaults: Mapping | None = None) -> dict:
+    """Scores the chosen checkpoint on the validation and test parts, prints them and writes eval_seed_N.json.
+
+    Args:
+      defaults: see `load_trained`.
+    """
     path = pathlib.Path(workdir).expanduser().resolve()
-    trained = load_trained(path)
+    trained = load_trained(path, defaults)
     if trained.experiment.model.log_prob is None:
         raise UserError(f"{trained.experiment.config.model.name} has no likelihood; use --mode=sample")
     scores = part_scores(trained, seed)
@@ -53,6 +58,7 @@ def sample_run(
     given: float = 0.0,
     top_k: int = 0,
     top_p: float = 1.0,
+    defaults: Mapping | None = None,
 ) -> np.ndarray:
     """Draws from the chosen checkpoint; writes samples/*.npy and, by kind of data, a PNG sheet, text or sound.
 
@@ -63,12 +69,13 @@ def sample_run(
       given: this fraction of test examples (their upper rows, first characters or samples of sound) is kept and the
         rest drawn, for an autoregressive model.
       top_k, top_p: only the likeliest values, for an autoregressive model with a softmax.
+      defaults: see `load_trained`.
 
     Raises:
       UserError: the run has no use for one of them.
     """
     path = pathlib.Path(workdir).expanduser().resolve()
-    trained = load_trained(path)
+    trained = load_trained(path, defaults)
     experiment = trained.experiment
     cond = _conditions(experiment, num, label, given)
     key = jax.random.key(seed)

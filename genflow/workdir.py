@@ -81,6 +81,23 @@ def read_config(workdir: Path) -> ConfigDict:
     return ConfigDict(_decode(stored)).lock()
 
 
+def filled(config: ConfigDict, defaults: Mapping) -> tuple[ConfigDict, list[str]]:
+    """The config with the fields of `defaults` that it lacks, locked, and the paths of these fields."""
+    copy = ConfigDict(config.copy_and_resolve_references())
+    with copy.unlocked():
+        added = list(_fill(copy, defaults))
+    return copy.lock(), added
+
+
+def _fill(section, defaults, prefix="") -> Iterator[str]:
+    for key, value in defaults.items():
+        if key not in section:
+            section[key] = value
+            yield f"{prefix}{key}"
+        elif isinstance(value, ConfigDict) and isinstance(section[key], ConfigDict):
+            yield from _fill(section[key], value, f"{prefix}{key}.")
+
+
 def write_text(path: Path, text: str) -> None:
     """Replaces the file with `text` in one step: a reader or a kill sees the old file or the new one."""
     part = path.with_name(path.name + ".part")

@@ -5,12 +5,14 @@ see docs/outliers.md.
 
 Examples:
     python scripts/detect_outliers.py --workdir=runs/hvae_fashion_mnist --outliers=mnist
+    python scripts/detect_outliers.py --workdir=runs/vae_mnist --outliers=fashion_mnist --lower=draw
     python scripts/detect_outliers.py --workdir=runs/glow_cifar10 --outliers=svhn_cropped --num=1000
 """
 
 import argparse
 import sys
 
+from genflow import cli
 from genflow.errors import UserError
 
 
@@ -27,6 +29,8 @@ def main() -> None:
         arguments.samples,
         arguments.samples_above,
         arguments.resamples,
+        arguments.lower,
+        cli.defaults(),
     )
 
 
@@ -39,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of the noise and of the bootstrap")
     parser.add_argument("--samples", type=int, default=1, help="draws in the log-mean-exp of the bound L")
     parser.add_argument("--samples_above", type=int, default=1, help="draws in that of each L>k")
+    parser.add_argument("--lower", default="mode", choices=("mode", "draw"), help="of p: the k lowest levels in L>k")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap")
     return parser
 

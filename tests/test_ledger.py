@@ -148,7 +148,9 @@ def test_a_readme_with_one_marker_is_an_error_and_without_any_is_left_alone(tmp_
 def test_outlier_scores_join_the_ledger_after_their_run(run, tmp_path):
     results, merit = tmp_path / "results", {"value": 0.81234, "low": 0.79, "high": 0.83}
     found = {name: RECORD[name] for name in ("name", "git_revision", "params_sha256")}
-    found |= {"outliers": "mnist", "samples": 7, "scores": {"LLR>1": dict.fromkeys(("auroc", "auprc", "fpr80"), merit)}}
+    scores = dict.fromkeys(("L>1", "LLR>1", "delta log p(x|z)>1"), dict.fromkeys(("auroc", "auprc", "fpr80"), merit))
+    found |= {"outliers": "mnist", "num_examples": 1500, "samples": 7, "samples_above": 2, "lower": "mode", "seed": 3}
+    found["scores"] = scores
     file = run / "outliers_mnist.json"
     file.write_text(json.dumps(found))
     with pytest.raises(UserError, match="is of a run that the ledger does not have"):
@@ -157,8 +159,14 @@ def test_outlier_scores_join_the_ledger_after_their_run(run, tmp_path):
     path = ledger.add_outliers(file, results, 0.984, "A tenth of the steps.")
     assert path.name == "outliers_glow_digits_mnist.json"
     page = ledger.results_page(ledger.experiments(), ledger.read_records(results), ledger.read_outliers(results))
-    (row,) = rows_of(page, "| `glow_digits` | mnist")
-    assert "| LLR>1 | 0.8123 [0.7900, 0.8300] | 0.8123 | 0.8123 | 0.984 | 7 | 0123456789 |" in row
+    level, *ratios = rows_of(page, "| `glow_digits` | mnist")
+    for row, score, published in (
+        (level, "L>1", "–"),
+        (ratios[0], "LLR>1", "0.984"),
+        (ratios[1], r"delta log p(x\|z)>1", "0.984"),
+    ):
+        figures = f"{score} | 0.8123 [0.7900, 0.8300] | 0.8123 | 0.8123 | {published}"
+        assert f"| 1,500 | {figures} | 7 | 2 | mode | 3 | 0123456789 |" in row
     assert "* `glow_digits`, mnist: A tenth of the steps." in page
     file.write_text(json.dumps({"name": "glow_digits"}))
     with pytest.raises(UserError, match="is not from scripts/detect_outliers.py: it has no field 'outliers'"):

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from genflow import cli, train
-from genflow.analysis.outliers import detection, likelihood_scores, lower_bound, roc, typicality
+from genflow import cli, detect, train
+from genflow.analysis.outliers import detection, levels_above, likelihood_scores, roc, scores_above, typicality
 from genflow.core import Inference, Latent, Model
 from genflow.data.dataset import in_memory
 from genflow.detect import check, detect_run, paired
 from genflow.errors import UserError
 from genflow.experiment import assemble
 from genflow.models.latent import Gaussian, draw_level, log_weight
+from genflow.trained import load_trained
 from genflow.workdir import read_config
 
 RANDOM = np.random.default_rng(0)
@@ -53,8 +54,14 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(level, least, most):
     assert least <= hits <= most
 
 
-def test_a_score_that_is_not_finite_is_refused():
-    with pytest.raises(ValueError, match="1 of 3 scores of the outliers are not finite"):
+def test_infinite_scores_have_a_rank_and_nan_has_none():
+    low, high = np.array([0.0, 1.0, np.inf]), np.array([np.inf, np.inf, 2.0, -np.inf])
+    found = detection(low, high, num_resamples=20)
+    assert found["auroc"].value == pytest.approx(((1 + 1 / 2 + 1 + 1 / 2) / 3 + (2 / 3) + 0) / 4 + 2 / 12)
+    false, true = roc(low, high)
+    assert (false[0], true[0], false[-1], true[-1]) == (0, 0, 1, 1)
+    assert np.trapezoid(true, false) == pytest.approx(found["auroc"].value)
+    with pytest.raises(ValueError, match="1 of 3 scores of the outliers are NaN"):
         detection(np.zeros(2), np.array([0.0, np.nan, 1.0]))
 
 
@@ -89,10 +96,10 @@ def marginal(x, variances):
     return Gaussian(jnp.zeros_like(x), jnp.log(jnp.asarray(variances)) / 2 * jnp.ones_like(x)).log_prob(x)
 
 
-def test_the_bound_without_any_level_is_the_likelihood_and_without_all_that_of_the_prior_s_mode():
+def test_the_score_without_any_level_is_the_likelihood_and_without_all_that_of_the_prior_s_mode():
     model, x = fooled(), np.random.default_rng(2).normal(size=(5, 7)).astype(np.float32)
     batch, key = {"x": x}, jax.random.key(4)
-    whole = lower_bound(model)({}, {}, key, batch, 0)
+    whole = scores_above(model)({}, {}, key, batch, 0).score
     np.testing.assert_allclose(whole, marginal(x, [9.25] * 6 + [4.25]), rtol=1e-4)  # the posterior is exact
     log_prob, scores = likelihood_scores(model, {}, {}, in_memory(x), key, 3)
     np.testing.assert_allclose(log_prob, whole, rtol=1e-4)
@@ -100,6 +107,38 @@ def test_the_bound_without_any_level_is_the_likelihood_and_without_all_that_of_t
     np.testing.assert_allclose(scores["L>2"], -marginal(x, [0.25] * 7), rtol=1e-4)
     for k in (1, 2):
         np.testing.assert_allclose(scores[f"LLR>{k}"], log_prob + scores[f"L>{k}"], rtol=1e-4)
+    with pytest.raises(ValueError, match="expected mode or draw"):
+        scores_above(model, "mean")
+
+
+def test_lower_levels_that_are_drawn_make_a_bound_and_modes_do_not():
+    """At x = 0 the mode of the lower level is right by chance, and scores more than log p(x)."""
+    model, x = fooled(), np.zeros((2000, 7), np.float32)
+    log_p = float(marginal(x[:1], [9.25] * 6 + [4.25])[0])
+    found = {
+        lower: levels_above(model, {}, {}, in_memory(x), jax.random.key(1), 2000, lower=lower).score
+        for lower in ("mode", "draw")
+    }
+    assert found["mode"][1].mean() > log_p + 1
+    drawn = found["draw"][1]
+    assert drawn.mean() < log_p - 1
+    # p(x | upper) is the mean of exp L>1 over draws of the lower level: what is drawn has the right weight
+    ratios = np.exp(drawn - log_p)
+    assert abs(ratios.mean() - 1) < 4 * ratios.std() / np.sqrt(len(x))
+
+
+def test_the_difference_of_likelihoods_has_one_noise_and_no_prior():
+    model, x = fooled(), np.random.default_rng(2).normal(size=(5, 7)).astype(np.float32)
+    _, scores = likelihood_scores(model, {}, {}, in_memory(x), jax.random.key(4), 5, samples_above=2)
+
+    def log_likelihood(i, num_above):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(4), 0), i)
+        is_above = jnp.arange(2) < num_above
+        return model.latent.infer({}, {}, key, {"x": x}, is_above, is_above.astype(jnp.float32)).log_likelihood
+
+    for k in (1, 2):
+        expected = np.mean([log_likelihood(i, 2) - log_likelihood(i, 2 - k) for i in (0, 1)], axis=0)
+        np.testing.assert_allclose(scores[f"delta log p(x|z)>{k}"], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_ratio_sees_what_the_likelihood_does_not():
@@ -112,7 +151,8 @@ def test_the_ratio_sees_what_the_likelihood_does_not():
         for x in (inliers, outliers)
     ]
     auroc = {name: detection(found[0][1][name], found[1][1][name], 10)["auroc"].value for name in found[0][1]}
-    assert set(auroc) == {"likelihood", "L>1", "L>2", "LLR>1", "LLR>2"}
+    levels = {f"{score}>{k}" for score in ("L", "LLR", "delta log p(x|z)") for k in (1, 2)}
+    assert set(auroc) == {"likelihood", *levels}
     assert auroc["likelihood"] < 0.4
     assert auroc["LLR>1"] > 0.99
     strange = typicality(np.array([-9.0, -5.0, -1.0]), np.array([-4.0, -6.0]))
@@ -132,23 +172,68 @@ def run(tmp_path_factory):
 
 
 def test_a_run_tells_outliers_and_writes_what_it_found(run, capsys):
-    record = detect_run(str(run), f"array:{run.parent}/noise.npz", num=8, samples=3, num_resamples=20)
+    record = detect_run(str(run), f"array:{run.parent}/noise.npz", num=8, samples=3, num_resamples=20, lower="draw")
     printed = capsys.readouterr().out
     (written,) = run.glob("outliers_*.json")
     assert json.loads(written.read_text()) == record
     assert written.with_suffix(".png").stat().st_size > 10_000
-    assert list(record["scores"]) == ["likelihood", "L>1", "LLR>1", "typicality"]
-    assert record["num_examples"] == 8
+    assert list(record["scores"]) == ["likelihood", "L>1", "LLR>1", "delta log p(x|z)>1", "typicality"]
+    assert (record["num_examples"], record["lower"]) == (8, "draw")
     for score, found in record["scores"].items():
-        assert f"{score:<12}{found['auroc']['value']:7.4f}" in printed
+        assert f"{score:<22}{found['auroc']['value']:7.4f}" in printed
         assert 0 <= found["auroc"]["low"] <= found["auroc"]["high"] <= 1
     assert {"params_sha256", "git_revision", "seed", "samples", "num_levels", "config_hash"} <= set(record)
+
+
+def test_a_likelihood_of_zero_is_scored_and_a_difference_of_infinities_left_out(run, capsys, monkeypatch):
+    def scores(trained, part, seed, **draws):
+        log_prob = np.array([-1.0, -2.0, -np.inf])
+        return log_prob, {"likelihood": -log_prob, "LLR>1": np.array([0.0, 0.0, np.nan])}
+
+    monkeypatch.setattr(detect, "scores", scores)
+    record = detect_run(str(run), "digits", num=3, num_resamples=20)
+    assert list(record["scores"]) == ["likelihood"]
+    assert record["nll"] == {"inliers": None, "outliers": None, "known": None}
+    printed = capsys.readouterr().out
+    assert "LLR>1 is left out: the model gives 2 examples no number" in printed
+    assert "NLL infinite and infinite nats" in printed
+
+
+def test_kinds_and_symbols_are_compared_too(run, monkeypatch):
+    experiment = assemble(read_config(run))
+    for change, message in (
+        ({"sample_rate": 8000}, r"\(sound\), the run's"),
+        ({"symbols": tuple("0123456789abcdefg")}, r"\(text, the symbols '0123456789abcdefg'\)"),
+    ):
+        other = experiment.spec._replace(**change)
+        monkeypatch.setattr(detect.data, "load", lambda *_, other=other: (other, None, experiment.evaluation))
+        with pytest.raises(UserError, match=message):
+            paired(experiment, "digits", 0)
+
+
+def test_a_run_of_an_earlier_revision_has_its_absent_fields_filled_but_for_those_of_its_model(run, tmp_path, capsys):
+    def without(**sections):
+        stored = json.loads((run / "config.json").read_text())
+        for section, name in sections.items():
+            del stored[section][name]
+        (tmp_path / "config.json").write_text(json.dumps(stored))
+        (tmp_path / "checkpoints").unlink(missing_ok=True)
+        (tmp_path / "checkpoints").symlink_to(run / "checkpoints")
+        return load_trained(tmp_path, cli.defaults())
+
+    trained = without(optimizer="milestones", eval="samples_per_call")
+    assert trained.experiment.config == read_config(run)
+    assert trained.experiment.config.is_locked
+    assert "has no eval.samples_per_call, optimizer.milestones: taken as the defaults" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"config\.json has no config\.model\.beta: the run was made") as told:
+        without(model="beta")
+    assert "git_revision of record.json" in str(told.value)
 
 
 def test_sets_that_do_not_fit_are_refused(run):
     experiment = assemble(read_config(run))
     cases = {
-        f"array:{run.parent}/small.npz": r"has shape \(7, 8, 1\) and 17 values, .* digits shape \(8, 8, 1\) and 17",
+        f"array:{run.parent}/small.npz": r"has shape \(7, 8, 1\) and 17 values .* digits shape \(8, 8, 1\) and 17",
         "moons": r"has shape \(2,\) and continuous values",
         "nothing_like_it": "nothing_like_it",
     }

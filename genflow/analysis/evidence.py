@@ -17,14 +17,14 @@ import numpy as np
 from jaxtyping import Float
 
 from genflow.analysis.importance import effective_sample_size, log_normalizer
-from genflow.analysis.posterior import Joint, check, is_noisy
+from genflow.analysis.posterior import DRAWS_PER_CALL, Joint, check, is_noisy
 from genflow.core import Key, Model, Params
 from genflow.hosts import to_host
 
 SCHEDULES = ("sigmoid", "linear")
 ACCEPTANCE, GAIN = 0.65, 0.2  # what the step size is adapted to, and how much of an error enters its logarithm
+NEEDS_EXACT = "exact draws need a likelihood without dequantization noise; take likelihood='logistic'"
 FIRST_STEP, JITTER = 0.5, 0.2  # a trajectory as long as an orbit would come back to where it began
-DRAWS_PER_CALL = 50
 PILOT, FORWARD, REVERSE, IMPORTANCE, START = range(10, 15)  # streams of an example's key, after those of `posterior`
 
 
@@ -151,8 +151,10 @@ def _transition(terms, num_leapfrog, key, v, beta, size):
     return there.position, log_likelihood, info.acceptance_rate
 
 
-def importance_weights(model: Model, params: Params, state, keys: Key, batch, num: int) -> Float[np.ndarray, "B num"]:
-    """log p(x, z) - log q(z | x) of `num` draws of q for each example, nats; DRAWS_PER_CALL of them are in memory.
+def importance_weights(
+    model: Model, params: Params, state, keys: Key, batch, num: int, per_call: int = DRAWS_PER_CALL
+) -> Float[np.ndarray, "B num"]:
+    """log p(x, z) - log q(z | x) of `num` draws of q for each example, nats; `per_call` of them are in memory.
 
     Unlike `Model.log_weights`, with the noise of the example's key, which AIS has too: of the same quantity.
 
@@ -162,16 +164,17 @@ def importance_weights(model: Model, params: Params, state, keys: Key, batch, nu
     if num < 1:
         raise ValueError(f"num={num} must be above zero")
     latent = check(model, params, state)
-    return to_host(_weights(latent, -(-num // DRAWS_PER_CALL), params, state, keys, batch))[:, :num]
+    sizes = -(-num // per_call), per_call
+    return to_host(_weights(latent, sizes, params, state, keys, batch))[:, :num]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _weights(latent, num_calls, params, state, keys, batch):
-    joint = Joint(latent, params, state)
+def _weights(latent, sizes, params, state, keys, batch):
+    joint, (num_calls, per_call) = Joint(latent, params, state), sizes
 
     def one(key, example):
         def some(key_draws):
-            v, log_q = joint.posterior(key_draws, example, DRAWS_PER_CALL)
+            v, log_q = joint.posterior(key_draws, example, per_call)
             log_prior, log_likelihood = jax.vmap(functools.partial(joint.terms, key, example))(v)
             return log_prior + log_likelihood - log_q
 
@@ -192,7 +195,7 @@ def simulate(model: Model, params: Params, state, key: Key, num: int):
     z = jax.jit(latent.generate, static_argnums=3)(params, state, key_z, num)
     batch = {"x": jax.jit(latent.observe)(params, state, key_x, z)}
     if is_noisy(model, params, state, key_noise, batch):
-        raise ValueError("exact draws need a likelihood without dequantization noise; take likelihood='logistic'")
+        raise ValueError(NEEDS_EXACT)
     return batch, z
 
 
@@ -201,7 +204,7 @@ class Estimate(NamedTuple):
 
     value: float
     standard_error: float  # of the examples, as draws of the data
-    monte_carlo_error: float  # of the chains or draws, had one other examples never
+    monte_carlo_error: float  # of the chains or draws, had one other examples never; without the bias of logarithms
 
 
 def of_chains(log_weights: Float[np.ndarray, "B C"]) -> Float[np.ndarray, "B 2"]:
@@ -234,5 +237,8 @@ def gap(one: Float[np.ndarray, "B 2"], other: Float[np.ndarray, "B 2"]) -> Estim
 
 
 def effective_samples(log_weights: Float[np.ndarray, "B C"]) -> Float[np.ndarray, " B"]:
-    """Of each example's weights, between 1 and their number."""
+    """Of each example's weights, between 1 and their number.
+
+    Below a few of them the errors of `of_chains` say little: however bad the weights, none is above 1 nat.
+    """
     return np.array([effective_sample_size(row) for row in log_weights.astype(np.float64)])

@@ -18,7 +18,7 @@ MOST_FIGURES = 8
 
 
 class Usage(NamedTuple):
-    """variances: over the data, of the posterior mean of every unit, shaped like one example's latents; kl in nats."""
+    """variances: over the data, of what q gives each unit without noise, as one example's latents; kl in nats."""
 
     variances: PyTree
     kl: Float[np.ndarray, "L N"]
@@ -36,7 +36,8 @@ def usage(
 ) -> Usage:
     """Variances of posterior means and KL terms on the first `num` examples of a data set.
 
-    In a hierarchy the posterior of a level is that given the modes of the levels that q draws before it.
+    A posterior mean is what q gives without noise (`Model.encode`). In a hierarchy it is that given the modes of the
+    levels that q draws before; where q is a flow, it is where the flow takes the mean of its base, not the mean of q.
 
     Raises:
       ValueError: the model has no latent variables.
@@ -82,7 +83,7 @@ class Moments(NamedTuple):
 
 
 def active_units(variances: PyTree) -> list[int]:
-    """How many units of each leaf have a posterior mean of variance above 0.01.
+    """How many units of each leaf have a posterior mean (see `usage`) of variance above 0.01.
 
     Reference: Burda et al. (2016), Importance weighted autoencoders, arXiv:1509.00519, section 5.2 (there of the mean
     given draws of the levels before).

@@ -18,29 +18,44 @@ from genflow.evaluate import Place, batches, log_probs
 from genflow.hosts import to_host
 
 Scores = dict[str, Float[np.ndarray, " N"]]
+LOWER = {"mode": 0.0, "draw": 1.0}  # temperatures of the levels that p draws
+DIFFERENCE = "delta log p(x|z)"
 CHUNK = 2**22  # resampled examples that are in memory at once
 
 
-def lower_bound(model: Model) -> Callable[..., Float[Array, " B"]]:
-    """L>k = log p(x, z_>k, z_<=k = mode of p) - log q(z_>k | x), as (params, state, key, batch, k) -> [B] nats.
+class Above(NamedTuple):
+    """What the levels above k explain of each example, nats."""
 
-    One draw; z_1 .. z_k are the levels nearest to the data, each the mode of its conditional prior, and only the levels
-    above them are weighed. k = 0 is the model's log_prob. k may be traced.
+    score: Array  # L>k
+    log_likelihood: Array  # log p(x | z)
 
-    Reference: Havtorn et al. (2021), Hierarchical VAEs know what they don't know, arXiv:2102.08248, section 3.
+
+def scores_above(model: Model, lower: str = "mode") -> Callable[..., Above]:
+    """L>k = log p(x | z) + sum_{l>k} [log p(z_l | levels above) - log q(z_l | x, ...)] of one draw.
+
+    As (params, state, key, batch, k) -> `Above`: z_l of q where l > k; the k levels nearest to the data are the mode of
+    p(z_l | levels above). A score, not a bound: Jensen's inequality says nothing of a mode. It is a bound, on average,
+    where the lower levels are drawn from p (lower='draw'). k = 0 is the model's log_prob. k may be traced.
+
+    Raises:
+      ValueError: another `lower`.
+
+    Reference: Havtorn et al. (2021), Hierarchical VAEs know what they don't know, arXiv:2102.08248, section 3 (modes).
     """
+    if lower not in LOWER:
+        raise ValueError(f"lower={lower!r}: expected {' or '.join(LOWER)}")
     num_levels = model.latent.num_levels
 
-    def bound(params, state, key, batch, k):
+    def score(params, state, key, batch, k):
         is_above = jnp.arange(num_levels) < num_levels - k
-        drawn = model.latent.infer(params, state, key, batch, is_above, is_above.astype(jnp.float32))
+        drawn = model.latent.infer(params, state, key, batch, is_above, jnp.where(is_above, 1.0, LOWER[lower]))
         log_ratio = jnp.where(is_above[:, None], drawn.log_prior - drawn.log_posterior, 0.0)
-        return drawn.log_likelihood + log_ratio.sum(0)
+        return Above(drawn.log_likelihood + log_ratio.sum(0), drawn.log_likelihood)
 
-    return bound
+    return score
 
 
-def bounds_without(
+def levels_above(
     model: Model,
     params: Params,
     state,
@@ -50,32 +65,45 @@ def bounds_without(
     limit: int = 0,
     place: Place = lambda batch: batch,
     samples: int = 1,
-) -> Float[np.ndarray, "L N"]:
-    """L>k of every example for k = 1 .. L, nats, under the noise that `evaluate.log_probs` has for the same key.
+    lower: str = "mode",
+) -> Above:
+    """`scores_above` of every example for k = 0 .. L, [L + 1, N] nats, with one noise for all k.
+
+    Where `samples` is 1 it is also that of `evaluate.log_probs` for the same key and one importance sample.
 
     Args:
-      samples: draws in the log-mean-exp of each.
+      samples: draws in the log-mean-exp of each score, and in the mean of each log p(x | z).
     """
-    bound = lower_bound(model)
+    score = scores_above(model, lower)
 
     @jax.jit
     def evaluate(params, state, key, batch, k):
         def add(i, total):
-            return jnp.logaddexp(total, bound(params, state, jax.random.fold_in(key, i), batch, k))
+            drawn = score(params, state, jax.random.fold_in(key, i), batch, k)
+            return Above(jnp.logaddexp(total.score, drawn.score), total.log_likelihood + drawn.log_likelihood)
 
-        start = jnp.full(batch["x"].shape[0], -jnp.inf)
-        return jax.lax.fori_loop(0, samples, add, start) - jnp.log(samples)
+        zeros = jnp.zeros(batch["x"].shape[0])
+        total = jax.lax.fori_loop(0, samples, add, Above(zeros - jnp.inf, zeros))
+        return Above(total.score - jnp.log(samples), total.log_likelihood / samples)
 
     rows = []
     for i, (batch, count) in enumerate(batches(dataset, batch_size, limit)):
         placed, key_batch = place(batch), jax.random.fold_in(key, i)
-        each = [evaluate(params, state, key_batch, placed, k) for k in range(1, model.latent.num_levels + 1)]
-        rows.append(np.stack([to_host(values).astype(np.float64)[:count] for values in each]))
-    return np.concatenate(rows, axis=1)
+        each = [evaluate(params, state, key_batch, placed, k) for k in range(model.latent.num_levels + 1)]
+        rows.append(
+            [np.stack([to_host(a).astype(np.float64) for a in field])[:, :count] for field in zip(*each, strict=True)]
+        )
+    return Above(*(np.concatenate(field, axis=1) for field in zip(*rows, strict=True)))
 
 
 def likelihood_scores(
-    model: Model, *arguments, samples: int = 1, samples_above: int = 1, samples_per_call: int = 1, **options
+    model: Model,
+    *arguments,
+    samples: int = 1,
+    samples_above: int = 1,
+    samples_per_call: int = 1,
+    lower: str = "mode",
+    **options,
 ) -> tuple[Float[np.ndarray, " N"], Scores]:
     """log p(x) (or its bound) of every example in nats, and the scores that need no other data: higher is stranger.
 
@@ -83,14 +111,18 @@ def likelihood_scores(
       arguments, options: as of `evaluate.log_probs`.
       samples: draws in the log-mean-exp of L.
       samples_above: of L>k.
+      lower: 'mode' or 'draw', see `scores_above`.
     """
     many = {"importance_samples": samples, "samples_per_call": samples_per_call}
     log_prob = log_probs(model, *arguments, **options, **many)
     scores = {"likelihood": -log_prob}
     if model.latent is not None:
-        above = bounds_without(model, *arguments, **options, samples=samples_above)
-        scores |= {f"L>{k}": -values for k, values in enumerate(above, 1)}
-        scores |= {f"LLR>{k}": log_prob - values for k, values in enumerate(above, 1)}
+        above = levels_above(model, *arguments, **options, samples=samples_above, lower=lower)
+        with np.errstate(invalid="ignore"):  # what is impossible in two ways has no ratio: NaN, which `detection` tells
+            scores |= {f"L>{k}": -values for k, values in enumerate(above.score[1:], 1)}
+            scores |= {f"LLR>{k}": log_prob - values for k, values in enumerate(above.score[1:], 1)}
+            whole, *parts = above.log_likelihood
+            scores |= {f"{DIFFERENCE}>{k}": whole - values for k, values in enumerate(parts, 1)}
     return log_prob, scores
 
 
@@ -100,7 +132,8 @@ def typicality(log_prob: Float[np.ndarray, " N"], known: Float[np.ndarray, " M"]
     Reference: Nalisnick et al. (2019), Detecting out-of-distribution inputs to deep generative models using typicality,
     arXiv:1906.02994, with a set of one example.
     """
-    return np.abs(log_prob - np.mean(known))
+    with np.errstate(invalid="ignore"):
+        return np.abs(log_prob - np.mean(known))
 
 
 class Figure(NamedTuple):
@@ -124,11 +157,11 @@ def detection(
     outliers reach.
 
     Raises:
-      ValueError: a score that is not finite, or an empty set.
+      ValueError: a score that is NaN (infinities have a rank), or an empty set.
     """
     for name, values in (("inliers", inliers), ("outliers", outliers)):
-        if not len(values) or not np.isfinite(values).all():
-            raise ValueError(f"{(~np.isfinite(values)).sum()} of {len(values)} scores of the {name} are not finite")
+        if not len(values) or np.isnan(values).any():
+            raise ValueError(f"{np.isnan(values).sum()} of {len(values)} scores of the {name} are NaN")
     order = np.sort(np.unique(np.concatenate([inliers, outliers])))[::-1]
     sets = [np.searchsorted(-order, -values) for values in (inliers, outliers)]
     value = {name: v[0] for name, v in _figures(*(np.bincount(s, minlength=len(order))[None] for s in sets)).items()}
@@ -167,5 +200,6 @@ def _figures(negative: np.ndarray, positive: np.ndarray) -> Mapping[str, np.ndar
 
 def roc(inliers: np.ndarray, outliers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """False and true positive rates as the threshold falls, from (0, 0) to (1, 1)."""
-    thresholds = np.concatenate([[np.inf], np.unique(np.concatenate([inliers, outliers]))[::-1]])
-    return tuple(1 - np.searchsorted(np.sort(s), thresholds, side="left") / len(s) for s in (inliers, outliers))
+    thresholds = np.unique(np.concatenate([inliers, outliers]))[::-1]
+    shares = (1 - np.searchsorted(np.sort(s), thresholds, side="left") / len(s) for s in (inliers, outliers))
+    return tuple(np.concatenate([[0.0], share]) for share in shares)

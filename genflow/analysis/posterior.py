@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, PyTree
 from genflow.core import Key, Latent, Model, Params
 from genflow.hosts import to_host
 
+DRAWS_PER_CALL = 50  # of q, in memory at once
 NOISE, PRIOR, CHAINS, GUIDE = range(4)  # streams of an example's key
 
 
@@ -160,34 +161,43 @@ class Comparison(NamedTuple):
     """p(z | x) by its draws beside q(z | x) by its own, for each example."""
 
     mean: Float[np.ndarray, "B D"]  # of p(z | x)
-    covariance: Float[np.ndarray, "B D D"]
+    variance: Float[np.ndarray, "B D"]
     guide_mean: Float[np.ndarray, "B D"]  # of q(z | x)
-    guide_covariance: Float[np.ndarray, "B D D"]
+    guide_variance: Float[np.ndarray, "B D"]
 
     def shift(self) -> Float[np.ndarray, "B D"]:
         """Mean of q minus that of p(z | x), in standard deviations of the latter."""
-        return (self.guide_mean - self.mean) / np.sqrt(np.diagonal(self.covariance, axis1=1, axis2=2))
+        return (self.guide_mean - self.mean) / np.sqrt(self.variance)
 
     def spread(self) -> Float[np.ndarray, "B D"]:
         """Standard deviations of q over those of p(z | x)."""
-        variances = (np.diagonal(a, axis1=1, axis2=2) for a in (self.guide_covariance, self.covariance))
-        return np.sqrt(np.divide(*variances))
+        return np.sqrt(self.guide_variance / self.variance)
 
 
 def compare(model: Model, params: Params, state, keys: Key, batch, chains: Chains, num: int = 2000) -> Comparison:
-    """Moments of both posteriors; q is drawn `num` times, for with several levels it need not be Gaussian."""
-    draws = chains.draws.reshape(len(chains.draws), -1, chains.draws.shape[-1])
-    guide = to_host(_guide(model.latent, num, params, state, keys, batch))
-    return Comparison(*_moments(draws), *_moments(guide))
+    """Means and variances of both posteriors.
+
+    Args:
+      num: draws of q, which need not be Gaussian where there are several levels; DRAWS_PER_CALL of them are in memory,
+        and their number is rounded up to a multiple of that.
+    """
+    draws = chains.draws.reshape(len(chains.draws), -1, chains.draws.shape[-1]).astype(np.float64)
+    guide = map(to_host, _guide(model.latent, -(-num // DRAWS_PER_CALL), params, state, keys, batch))
+    return Comparison(draws.mean(1), draws.var(1, ddof=1), *guide)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _guide(latent, num, params, state, keys, batch):
-    joint = Joint(latent, params, state)
-    return jax.vmap(lambda key, example: joint.posterior(jax.random.fold_in(key, GUIDE), example, num)[0])(keys, batch)
+def _guide(latent, num_calls, params, state, keys, batch):
+    """Means and variances of q, from those of equal chunks of its draws."""
+    joint, num = Joint(latent, params, state), num_calls * DRAWS_PER_CALL
 
+    def one(key, example):
+        def some(key_draws):
+            v = joint.posterior(key_draws, example, DRAWS_PER_CALL)[0]
+            return v.mean(0), v.var(0)
 
-def _moments(draws):
-    draws = draws.astype(np.float64)
-    covariance = np.stack([np.atleast_2d(np.cov(of_example.T)) for of_example in draws])
-    return draws.mean(1), covariance
+        calls = jax.random.split(jax.random.fold_in(key, GUIDE), num_calls)
+        means, variances = jax.lax.map(some, calls)
+        return means.mean(0), (variances.mean(0) + means.var(0)) * num / (num - 1)
+
+    return jax.vmap(one)(keys, batch)

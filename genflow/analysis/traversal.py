@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genflow.core import Key, Model, Params
+from genflow.distributions import standard_normal_log_prob
 from genflow.hosts import to_host
 
 ROWS = 20  # of the plane of two latents
@@ -20,7 +21,7 @@ def latent_shapes(model: Model, params: Params, state) -> list[tuple[int, ...]]:
 
 
 def plane(model: Model, params: Params, state, rows: int = ROWS) -> np.ndarray | None:
-    """E[x | z] at rows x rows quantiles of two standard normal latents, row by row from above; None for other latents.
+    """E[x | z] at rows x rows quantiles of two latents, row by row from above; None unless their prior is N(0, I).
 
     Reference: Kingma and Welling (2014), arXiv:1312.6114, figure 4.
     """
@@ -31,6 +32,14 @@ def plane(model: Model, params: Params, state, rows: int = ROWS) -> np.ndarray |
     z = np.stack([across, down], -1).reshape(-1, 2)
     structure = jax.tree.structure(jax.eval_shape(lambda: model.latent.generate(params, state, jax.random.key(0), 1)))
     decode = jax.jit(lambda p, s, z: model.decode(p, s, structure.unflatten([z])))
+
+    @jax.jit
+    def log_prior(params, state, z):
+        x = jnp.zeros_like(decode(params, state, z))  # joint asks for data; the prior does not depend on them
+        return model.latent.joint(params, state, jax.random.key(0), structure.unflatten([z]), {"x": x})[0].sum(0)
+
+    if not np.allclose(to_host(log_prior(params, state, z)), standard_normal_log_prob(z), atol=1e-3):
+        return None
     return to_host(decode(params, state, z))
 
 

@@ -18,7 +18,7 @@ LINES = matplotlib.colormaps["viridis"]
 
 
 class Scored(NamedTuple):
-    """One score of two sets, nats."""
+    """One score of two sets, nats; infinities are shown in the outermost bins."""
 
     inliers: Float[np.ndarray, " N"]
     outliers: Float[np.ndarray, " M"]
@@ -47,6 +47,7 @@ def outlier_scores(scored: Mapping[str, Scored], names: tuple[str, str], path: s
 
 def _histogram(a: Axes, title, score, names):
     both = np.concatenate([score.inliers, score.outliers])
+    both = both[np.isfinite(both)] if np.isfinite(both).any() else np.zeros(1)
     low, high = np.quantile(both, [SHOWN, 1 - SHOWN])
     edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
     colors = (LIGHT["accent"], LIGHT["warning"])
