@@ -57,6 +57,7 @@ def initializer(experiment: Experiment) -> tuple[Callable[[], TrainState], Train
         batch = change(jax.random.fold_in(key, DATA_STREAM), batch)
         return init_state(experiment.model, experiment.optimizers, config.train.ema_decay, key, batch)
 
+    init = jax.jit(init, inline=True)  # traced once, for the shapes and for what makes them
     shapes = jax.eval_shape(init, jax.random.key(config.seed), batch)
     shardings = tree_shardings(mesh, shapes, config.sharding.rules)
     target = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, shardings)

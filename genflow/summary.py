@@ -23,15 +23,18 @@ from genflow.metrics import Stopwatch, read_rows
 from genflow.models.baseline import baselines
 from genflow.pictures import draw
 from genflow.report import write_report
+from genflow.step import TrainState
 from genflow.trained import Trained, choose
 
 NUM_WEIGHTS = importance.NUM_WEIGHTS
 BASELINE_EXAMPLES, BASELINE_VALUES = 50_000, 50_000_000  # at most, to fit the baselines
 
 
-def finish(experiment: Experiment, workdir: pathlib.Path, output: pathlib.Path, watch: Stopwatch) -> dict:
+def finish(
+    experiment: Experiment, target: TrainState, workdir: pathlib.Path, output: pathlib.Path, watch: Stopwatch
+) -> dict:
     """Scores the chosen checkpoint, draws, writes record.json and report.html to `output`, prints the table."""
-    trained = choose(experiment, workdir)
+    trained = choose(experiment, workdir, target)
     with watch.measure("eval"):
         scores = part_scores(trained, experiment.config.seed)
         references = baseline_scores(experiment) if experiment.config.eval.baselines else {}

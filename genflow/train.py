@@ -62,8 +62,8 @@ def train(config: ConfigDict, workdir: str = "", resumable: tuple[str, ...] = ()
             experiment = assemble(config)
         folders.write_config(output, config)
         with open_checkpoints(path / "checkpoints", config.checkpoint.keep) as checkpoints, interruptible() as signals:
-            _train(experiment, output, checkpoints, watch, differences, signals)
-        return summary.finish(experiment, path, output, watch)
+            target = _train(experiment, output, checkpoints, watch, differences, signals)
+        return summary.finish(experiment, target, path, output, watch)
 
 
 def _check_folder(path, config, resumable):
@@ -72,8 +72,8 @@ def _check_folder(path, config, resumable):
     return folders.check_resume(folders.read_config(path), config, resumable)
 
 
-def _train(experiment, output, checkpoints, watch, differences, signals) -> None:
-    """Brings the run from its newest checkpoint to its last step."""
+def _train(experiment, output, checkpoints, watch, differences, signals) -> TrainState:
+    """Brings the run from its newest checkpoint to its last step; returns the shapes of its state."""
     config = experiment.config
     with watch.measure("init"):
         first, target = initializer(experiment)
@@ -84,7 +84,7 @@ def _train(experiment, output, checkpoints, watch, differences, signals) -> None
     if start:
         print(f"resuming {checkpoints.directory.parent} at step {start}", file=sys.stderr)
     if start >= config.train.num_steps:
-        return
+        return target
     with watch.measure("compile"):
         feed = make_feed(experiment)
         call = compile_call(experiment, feed, train_state)
@@ -96,6 +96,7 @@ def _train(experiment, output, checkpoints, watch, differences, signals) -> None
     finally:
         progress.close()
         writer.close()
+    return target
 
 
 def _loop(run: Run, train_state: TrainState, feed: Feed, call, signals: list[int]) -> None:

@@ -3,6 +3,8 @@
 import itertools
 import json
 import os
+import re
+import runpy
 import subprocess
 import sys
 import textwrap
@@ -13,10 +15,12 @@ import numpy as np
 import pytest
 
 from genflow import bijectors as bj
-from genflow.benchmark import autoregressive_suite, core_suite, flows_suite, numerics, sites
+from genflow.benchmark import autoregressive_suite, core_suite, flows_suite, latent_suite, numerics, sites
+from genflow.benchmark.tables import shown
 from genflow.benchmark.turns import Contestant, Score, take_turns
 from genflow.core import Spec
 from genflow.errors import UserError
+from genflow.models import build
 from genflow.models.flow import flow
 
 
@@ -206,6 +210,33 @@ def test_a_word_of_another_suite_is_named(words, message):
 def benchmark(*words):
     command = [sys.executable, str(core_suite.ROOT / "scripts/benchmark.py"), *words]
     return subprocess.run(command, env=os.environ | core_suite.ENVIRONMENT, capture_output=True, text=True)
+
+
+def test_the_latent_suite_prints_a_table_and_writes_every_figure(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(latent_suite, "PER_CALL", (4,))  # each is a process
+    out = tmp_path / "figures.json"
+    main = runpy.run_path(str(core_suite.ROOT / "scripts/benchmark.py"))["main"]
+    main(["--suite=latent", "--quick", f"--json={out}"])
+    printed = capsys.readouterr().out
+    for text in ("bound: 4 draws for each of 2 examples", "images / s", "jax ", f"written to {out}"):
+        assert text in printed
+    result = json.loads(out.read_text())
+    (row,) = result["bound"]
+    assert row["contestant"] == "4 at once"
+    assert row["images / s"] > 0
+    assert re.search(rf"^{row['contestant']} .* {re.escape(shown(row['temp MB']))} ", printed, re.MULTILINE)
+
+
+def test_the_latent_suite_names_its_parts_and_has_its_peers():
+    for work in latent_suite.TRAINING.values():
+        assert (core_suite.ROOT / "scripts" / "peers" / f"{work.peer}.py").is_file()
+        system = latent_suite.SYSTEMS[work.system]
+        (_, network), *_ = latent_suite.PEERS[work.peer](system | {"model": system["model"] | {"samples": 1}})
+        json.dumps(network)
+        spec = Spec("images", system["shape"], system["bins"])
+        assert build(system["model"] | {"samples": work.samples}, spec).latent is not None
+    with pytest.raises(UserError, match="parts x: expected some of vae_train, iwae_train"):
+        latent_suite.run(latent_suite.QUICK._replace(parts=("bound", "x")), "")
 
 
 SYSTEM = {"shape": [6], "bins": 4, "model": {"name": "markov", "order": 2, "widths": [4]}}

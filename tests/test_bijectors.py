@@ -296,8 +296,8 @@ def memory_gradients(memory, depth, step):
     bijector = bj.repeat(build(), depth, memory)
     x = jax.random.normal(jax.random.key(0), (2, 4, 4, 2))
     cond = jax.random.normal(jax.random.key(1), (2, 3))
-    params = perturbed(bijector.init(jax.random.key(2), x, cond)[0], jax.random.key(3))
-    weights, constants = partition(params)
+    params = jax.jit(lambda *a: bijector.init(*a)[0])(jax.random.key(2), x, cond)
+    weights, constants = partition(perturbed(params, jax.random.key(3)))
 
     def loss(weights, x, cond):
         key = jax.random.key(4) if stochastic else None

@@ -20,6 +20,8 @@ from genflow.report.text import RULE
 
 FILES = {path.stem: path for path in cli.config_files()}
 EMBEDDED = ("descriptions", "digits", "patches", "tones", *DENSITIES)
+# Scored again from the folder alone, which is the same code for every model: one for each unit and kind of bound.
+EVALUATED = ("ffjord_mnist", "glow_digits", "gpt_enwik8", "iwae_mnist", "made_digits", "maf_toy", "wavenet_speech")
 DRAWN = ("synthetic:", "target:", "trajectories:")
 RECORD = set(
     "name paper expect command config_hash model receptive_field data bound unit split num_examples value "
@@ -100,18 +102,22 @@ def run(*words):
 def program(config):
     """What sets a debug run apart: the model and its choices (not its sizes), and the kind of data.
 
-    Optimizers, augmentation, and what the backward pass keeps in memory have tests of their own.
+    Optimizers, augmentation, sources of images, their bits, and what the backward pass keeps in memory have tests of
+    their own.
     """
     choices = {k: v for k, v in config.model.items() if isinstance(v, str | bool) and k != "memory"}
     switches = {k: bool(v) for k, v in config.model.items() if isinstance(v, float)}
     source, _, shape = config.data.name.partition(":")
-    return str([choices, switches, source, shape.endswith(":2"), len(shape.split("x")), config.data.bits])
+    is_image = source == "digits" or shape.count("x") == 2
+    kind = ("image", shape.endswith(":2")) if is_image else (source, shape)
+    return str([choices, switches, kind])
 
 
 PROGRAMS = {program(load(name, "debug")): name for name in reversed(FILES)}
 
 
 def test_a_program_that_is_not_run_is_that_of_another_experiment():
+    assert set(EVALUATED) <= set(PROGRAMS.values())
     assert {program(load(name, "debug")) for name in FILES} == set(PROGRAMS)
     assert len(set(PROGRAMS.values())) > len(FILES) / 3
     assert {c.model.name for c in map(load, PROGRAMS.values())} == {load(name).model.name for name in FILES}
@@ -127,9 +133,10 @@ def test_debug_trains_evaluates_and_samples(name, tmp_path, capsys):
     out = capsys.readouterr().out
     check_table(record, tmp_path, out)
     check_diagnostics(config, record, tmp_path, out)
-    run("--mode=eval", f"--workdir={tmp_path}")
-    check_evaluation(record, strict_json((tmp_path / "eval_seed_0.json").read_text()))
-    capsys.readouterr()
+    if name in EVALUATED:
+        run("--mode=eval", f"--workdir={tmp_path}")
+        check_evaluation(record, strict_json((tmp_path / "eval_seed_0.json").read_text()))
+        capsys.readouterr()
     run("--mode=sample", f"--workdir={tmp_path}", "--num=4", "--temperature=0.7", "--seed=1")
     check_samples(config, record, tmp_path, capsys.readouterr().out)
 

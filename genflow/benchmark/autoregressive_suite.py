@@ -204,7 +204,7 @@ def beside_torch(
       networks: (name, network) of each of the peer's contestants.
     """
     contestants = list(ours)
-    absent = core_suite.missing_peer(peer_python, "torch")
+    absent = core_suite.missing_peer(peer_python, "torch") if networks else ""
     if absent:
         print(f"torch is left out: {absent}")
     program = str(ROOT / "scripts" / "peers" / f"{peer}.py")
