@@ -40,6 +40,6 @@ def get_config(arg=""):
     c.eval.samples_per_call = 10
     c.checkpoint.every = 1_000
     if common.is_debug(arg):
-        common.debug(c, "synthetic:6x6x1:2", width=2, groups=(1, 1), channels=2, cells=1, blocks=1, block_cells=2)
+        common.debug(c, "synthetic:5x5x1:2", width=2, groups=(2,), channels=2, cells=1, blocks=1, block_cells=1)
         c.model.kl_warmup = 64
     return c
