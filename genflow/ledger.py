@@ -35,7 +35,7 @@ RECORD = tuple(
 )
 CLAIM = ("status", "paper_value", "paper_source", "note", "command")
 OUTLIERS = tuple(
-    "name outliers scores num_examples samples samples_above lower seed git_revision params_sha256".split()
+    "name command outliers scores num_examples samples samples_above lower seed git_revision params_sha256".split()
 )  # what that table shows
 OUTLIERS_INTRODUCTION = """\
 Scores of scripts/detect_outliers.py on the test parts of both sets, high for outliers, with 95 % bootstrap intervals.
@@ -136,7 +136,8 @@ def add_outliers(
         raise UserError(f"{file} is of a run that the ledger does not have: `ledger.py add {file.parent}` first")
     _check(file.parent, record, allow_changes)
     path = folder / f"outliers_{record['name']}_{file.stem.removeprefix('outliers_')}.json"
-    claim = {"paper_auroc": paper_auroc, "note": note}
+    here = re.sub(r"--workdir=('[^']*'|\S+)", f"--workdir=runs/{record['name']}", record["command"])
+    claim = {"paper_auroc": paper_auroc, "note": note, "command": here}
     folders.write_text(path, json.dumps(record | claim, indent=2, allow_nan=False) + "\n")
     return path
 

@@ -151,6 +151,7 @@ def test_outlier_scores_join_the_ledger_after_their_run(run, tmp_path):
     scores = dict.fromkeys(("L>1", "LLR>1", "delta log p(x|z)>1"), dict.fromkeys(("auroc", "auprc", "fpr80"), merit))
     found |= {"outliers": "mnist", "num_examples": 1500, "samples": 7, "samples_above": 2, "lower": "mode", "seed": 3}
     found["scores"] = scores
+    found["command"] = f"python scripts/detect_outliers.py --workdir='{run}' --outliers=mnist"
     file = run / "outliers_mnist.json"
     file.write_text(json.dumps(found))
     with pytest.raises(UserError, match="is of a run that the ledger does not have"):
@@ -158,6 +159,8 @@ def test_outlier_scores_join_the_ledger_after_their_run(run, tmp_path):
     ledger.add(run, results, "measured")
     path = ledger.add_outliers(file, results, 0.984, "A tenth of the steps.")
     assert path.name == "outliers_glow_digits_mnist.json"
+    told = json.loads(path.read_text())["command"]
+    assert told == "python scripts/detect_outliers.py --workdir=runs/glow_digits --outliers=mnist"
     page = ledger.results_page(ledger.experiments(), ledger.read_records(results), ledger.read_outliers(results))
     level, *ratios = rows_of(page, "| `glow_digits` | mnist")
     for row, score, published in (
@@ -169,5 +172,5 @@ def test_outlier_scores_join_the_ledger_after_their_run(run, tmp_path):
         assert f"| 1,500 | {figures} | 7 | 2 | mode | 3 | 0123456789 |" in row
     assert "* `glow_digits`, mnist: A tenth of the steps." in page
     file.write_text(json.dumps({"name": "glow_digits"}))
-    with pytest.raises(UserError, match="is not from scripts/detect_outliers.py: it has no field 'outliers'"):
+    with pytest.raises(UserError, match="is not from scripts/detect_outliers.py: it has no field 'command'"):
         ledger.add_outliers(file, results)
