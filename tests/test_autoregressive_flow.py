@@ -170,7 +170,7 @@ VECTORS, IMAGES, MAPS = Spec("v", (4,), None), Spec("i", (4, 4, 1), 8), Spec("m"
 @pytest.mark.parametrize(
     ("section", "spec", "message"),
     [
-        ({"name": "maf", "activation": "gelu"}, VECTORS, "activation='gelu': expected one of relu, tanh"),
+        ({"name": "maf", "activation": "gelu"}, VECTORS, "activation='gelu': expected one of leaky_relu, relu"),
         ({"name": "maf"}, MAPS, "models vectors of two dimensions or more, or images"),
         ({"name": "maf", "depth": 0}, VECTORS, "depth=0"),
         ({"name": "maf", "alpha": 0.5}, IMAGES, "alpha=0.5"),

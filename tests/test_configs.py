@@ -20,7 +20,7 @@ from genflow.report.text import RULE
 
 FILES = {path.stem: path for path in cli.config_files()}
 EMBEDDED = ("descriptions", "digits", "patches", "tones", *DENSITIES)
-# Scored again from the folder alone, which is the same code for every model: one for each unit and kind of bound.
+# Scored and sampled again from the folder alone, by the same code for every model: one for each unit and kind of bound.
 EVALUATED = ("ffjord_mnist", "glow_digits", "gpt_enwik8", "iwae_mnist", "made_digits", "maf_toy", "wavenet_speech")
 DRAWN = ("synthetic:", "target:", "trajectories:")
 RECORD = set(
@@ -137,8 +137,8 @@ def test_debug_trains_evaluates_and_samples(name, tmp_path, capsys):
         run("--mode=eval", f"--workdir={tmp_path}")
         check_evaluation(record, strict_json((tmp_path / "eval_seed_0.json").read_text()))
         capsys.readouterr()
-    run("--mode=sample", f"--workdir={tmp_path}", "--num=4", "--temperature=0.7", "--seed=1")
-    check_samples(config, record, tmp_path, capsys.readouterr().out)
+        run("--mode=sample", f"--workdir={tmp_path}", "--num=4", "--temperature=0.7", "--seed=1")
+        check_samples(config, record, tmp_path, capsys.readouterr().out)
 
 
 def check_record(config, record):

@@ -36,7 +36,10 @@ def bernoulli() -> Output:
     def sample(key, raw, temperature=1.0):
         return (raw > temperature * jax.random.logistic(key, raw.shape, raw.dtype)).astype(jnp.int32)
 
-    return Output(1, lambda raw, x: bernoulli_log_prob(x, wide(raw))[..., 0], sample, mean=jax.nn.sigmoid)
+    def log_prob(raw, x):
+        return bernoulli_log_prob(x[..., 0], wide(raw)[..., 0])  # a last axis of one would not be vectorized
+
+    return Output(1, log_prob, sample, mean=jax.nn.sigmoid)
 
 
 def categorical(bins: int) -> Output:
@@ -71,7 +74,8 @@ def rounded_logistic(bins: int, min_log_scale: float = -5.0) -> Output:
         return mean, min_log_scale + jax.nn.softplus(log_scale - min_log_scale)
 
     def log_prob(raw, x):
-        return discretized_logistic_log_prob(x, *split(raw), bins)[..., 0]
+        mean, log_scale = (a[..., 0] for a in split(raw))
+        return discretized_logistic_log_prob(x[..., 0], mean, log_scale, bins)
 
     def sample(key, raw, temperature=1.0):
         return discretized_logistic_sample(key, *split(raw), bins, temperature).astype(jnp.int32)

@@ -70,13 +70,16 @@ def independent(shape: tuple[int, ...], output: Output, spread: bool = False) ->
     def sites(x):
         return x[..., None] if spread else x
 
+    def flat(a):
+        return a.reshape(a.shape[0], -1, a.shape[-1])  # sums over several axes are slow on a CPU
+
     def values(x):
         return (x[..., 0] if spread else x).astype(jnp.float32)
 
     return Observation(
         shape,
         lambda key, h, x: {},
-        lambda params, h, x, key=None: sum_event(output.log_prob(h, sites(x))),
+        lambda params, h, x, key=None: sum_event(output.log_prob(flat(h), flat(sites(x)))),
         lambda params, key, h, temperature=1.0: values(output.sample(key, h, temperature)),
         lambda params, h: values(output.mean(h)),
     )
