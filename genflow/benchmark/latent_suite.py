@@ -15,7 +15,8 @@ from genflow.errors import UserError
 VAE = {"name": "vae", "latent_dims": 50, "widths": (200, 200), "activation": "tanh"}
 HVAE = {"name": "hvae", "width": 64, "kernels": (5, 3, 3), "strides": (2, 2, 1), "latents": (8, 16, 8)}
 HVAE |= {"num_dense": 2, "blocks": 3, "inference": "bottom_up", "activation": "relu"}
-SYSTEMS = {
+NVAE = {"name": "nvae", "width": 16, "groups": (8,), "channels": 8, "cells": 2, "blocks": 1, "block_cells": 2}
+SYSTEMS = {"nvae": {"shape": (16, 16, 3), "bins": 256, "model": NVAE}} | {
     name: {"shape": (28, 28, 1), "bins": 2, "model": model}
     for name, model in {"vae": VAE, "hvae": HVAE, "hvae, small": HVAE | {"width": 16, "blocks": 2}}.items()
 }
@@ -27,8 +28,9 @@ class Training(NamedTuple):
 
     system: str
     rows: int
-    peer: str  # the file of scripts/peers
+    peer: str = ""  # the file of scripts/peers, if there is one
     samples: int = 1
+    memory: tuple[str, ...] = ()  # modes of ours, where the model has them
 
 
 TRAINING = {
@@ -36,6 +38,7 @@ TRAINING = {
     "iwae_train": Training("vae", 100, "torch_vae", 5),
     "hvae_train": Training("hvae", 32, "torch_hvae"),
     "hvae_small_train": Training("hvae, small", 32, "torch_hvae"),
+    "nvae_train": Training("nvae", 16, memory=("store", "remat")),
 }
 PARTS = (*TRAINING, "bound")
 COLUMNS = {
@@ -80,13 +83,17 @@ def run(sizes: Sizes, peer_python: str) -> dict:
 
 
 def training(sizes: Sizes, name: str, peer_python: str) -> list[dict]:
-    """Our train step beside the same model under PyTorch, with their table on stdout."""
+    """Our train step beside the same model under PyTorch, or in each memory mode, with their table on stdout."""
     work = TRAINING[name]
     system = SYSTEMS[work.system]
-    system = system | {"model": system["model"] | {"samples": work.samples}}
     arguments = {"task": "train", "rows": work.rows}
-    ours = [_contestant("genflow", arguments | {"system": system})]
-    networks = PEERS[work.peer](system)
+    if work.memory:
+        modes = {f"memory={mode}": {"memory": mode} for mode in work.memory}
+    else:
+        modes = {"genflow": {"samples": work.samples}}
+    systems = {label: system | {"model": system["model"] | options} for label, options in modes.items()}
+    ours = [_contestant(label, arguments | {"system": chosen}) for label, chosen in systems.items()]
+    networks = PEERS[work.peer](systems["genflow"]) if work.peer else []
     return beside_torch(name, ours, work.peer, arguments, networks, sizes, peer_python)
 
 
