@@ -6,7 +6,7 @@ The digits are ours; the paper has other data and an eigenvector solution.
 
 Paper: Tipping and Bishop (1999), Probabilistic principal component analysis
 Run: python main.py --config=configs/linear_gaussian_digits.py
-Expect: 3.56 bits/dim (test, no published figure; by eigenvectors 3.556); one minute on a 2-core x86 CPU
+Expect: 3.56 bits/dim (test, no published figure); one minute on a 2-core x86 CPU
 """
 
 from configs import common
