@@ -1,4 +1,4 @@
-"""The contracts of the house: `Bijector`, `Network`, `CausalNetwork`, `Latent`, `Model`, `Spec`, and nothing else.
+"""The contracts of the house: `Bijector`, `Network`, `CausalNetwork`, `Latent`, `Path`, `Diffusion`, `Model`, `Spec`.
 
 Conventions, stated once:
 
@@ -135,6 +135,55 @@ class Latent(NamedTuple):
     observe: Callable[..., Array]
 
 
+class Path(NamedTuple):
+    """Gaussian perturbation z_t = alpha(t) x + sigma(t) eps of scaled data: `start` is next to data, `end` noise.
+
+    alpha, sigma: elementwise functions of times, differentiable; log-SNR 2 log(alpha / sigma) falls with t
+    prior_std: z_end is taken to be N(0, prior_std^2)
+    grid: where times are multiples of end / grid, as in a chain of so many steps; 0: any time
+    """
+
+    alpha: Callable[[Array], Array]
+    sigma: Callable[[Array], Array]
+    start: float
+    end: float
+    prior_std: float = 1.0
+    grid: int = 0
+
+
+class Denoised(NamedTuple):
+    """Two views of one prediction, z = alpha x + sigma noise; log_variance: of a reverse step, where it is learned."""
+
+    x: Float[Array, "B *event"]  # E[x | z]
+    noise: Float[Array, "B *event"]  # E[eps | z]
+    log_variance: Array | None = None
+
+
+class Diffusion(NamedTuple):
+    """What a diffusion or flow matching model says of noisy data, for samplers and analyses.
+
+    path(params) -> Path
+    denoise(params, state, z, t, cond=None) -> Denoised; z [B, *event] scaled, t [] or [B]; without cond unconditional
+    scale(x, key) -> (y, log_weight [B]): data to scaled data, integers dequantized (without a key: the middle of the
+        bin); unscale(y) -> x as `Model.sample` returns it
+    draw(params, state, key, num, cond=None, temperature=1.0, sampler='', num_steps=0, guidance=None)
+        -> x: `Model.sample` with another sampler ('' and 0: the model's own)
+    ode_log_prob(params, state, key, batch, rtol, atol) -> ([B] nats, evaluations []): likelihood of the data by the
+        probability-flow equation, dequantized where they are integers
+    terms(params, state, key, batch, i) -> [B] nats: the i-th term of -log p(x)'s variational bound: 0 is the prior's, i
+        = 1 .. num_terms those of the chain from the data on (the first is the decoder's); num_terms 0: a continuum
+    """
+
+    path: Callable[[Params], Path]
+    denoise: Callable[..., Denoised]
+    scale: Callable[..., tuple[Array, Float[Array, " B"]]]
+    unscale: Callable[[Array], Array]
+    draw: Callable[..., Array]
+    ode_log_prob: Callable[..., tuple[Float[Array, " B"], Array]]
+    terms: Callable[..., Float[Array, " B"]] | None = None
+    num_terms: int = 0
+
+
 class Model(NamedTuple):
     """A generative model as pure functions; a capability that a family lacks is None.
 
@@ -146,7 +195,8 @@ class Model(NamedTuple):
         (integer values 0 .. bins - 1 for discrete data; a diverged sample is NaN, never silently clipped).
         cond: what a conditional model is given, as in a batch: {'label': [num], 'cond': [num, D]}, whichever there are.
     log_prob(params, state, key, batch) -> [B] nats of the data itself (discrete mass or continuous density).
-    bound: what log_prob is, 'exact' | 'lower' | 'estimate' | 'none'.
+    bound: what log_prob is, 'exact' | 'lower' | 'average' | 'estimate' | 'none'. A draw of 'lower' has exp(log_prob) at
+        most p(x) on average, so that log-mean-exp of draws bounds too; of 'average' only the mean over keys is a bound.
     encode(params, state, key, batch) -> z and decode(params, state, z, cond=None) -> x as `sample` returns it; of a
         latent variable model what q(z | x) gives without noise (temperature 0) and the mean of p(x | z), which need not
         be an integer. Without noise a Gaussian level gives its mode, given the levels drawn before; a flow gives where
@@ -163,6 +213,7 @@ class Model(NamedTuple):
     log_weights(params, state, key, batch, num) -> [B, num] nats: independent draws of log p(x, z) - log q(z | x), the
         log-mean-exp of which bounds log p(x); log_prob is one of them.
     latent: the densities that log_weights is made of (`Latent`).
+    diffusion: what a model of noisy data says of them (`Diffusion`).
     """
 
     init: Callable[..., tuple[dict[str, Params], PyTree]]
@@ -182,6 +233,7 @@ class Model(NamedTuple):
     receptive_field: int = 0
     log_weights: Callable[..., Float[Array, "B num"]] | None = None
     latent: Latent | None = None
+    diffusion: Diffusion | None = None
 
 
 def sum_event(a: Float[Array, "B *event"]) -> Float[Array, " B"]:

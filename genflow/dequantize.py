@@ -107,6 +107,28 @@ def continuous() -> Dequantizer:
     return Dequantizer(lambda key, x, cond=None: ({}, x), forward, lambda y: y)
 
 
+def centered(spec: Spec) -> Dequantizer:
+    """Y = center(x) + (u - 1/2) w with u ~ U[0, 1) and bins of width w = 2 / (bins - 1): the scale of diffusion models.
+
+    log_weight = dims log w; `inverse` rounds to the nearest integer. Continuous data stay as they are.
+
+    >>> centered(Spec("gray", (2,), 5)).forward({}, jnp.array([[0, 3]]))[0].tolist()
+    [[-1.0, 0.5]]
+    """
+    if spec.bins is None:
+        return continuous()
+    width = 2.0 / (spec.bins - 1)
+
+    def forward(params, x, cond=None, key=None):
+        u = 0.5 if key is None else jax.random.uniform(key, x.shape)
+        return _centered(x, spec.bins) + width * (u - 0.5), jnp.full(x.shape[0], _dims(x) * math.log(width))
+
+    def inverse(y):
+        return jnp.clip(jnp.round((y + 1.0) / width), 0, spec.bins - 1)
+
+    return Dequantizer(lambda key, x, cond=None: ({}, forward({}, x, cond, key)[0]), forward, inverse)
+
+
 def center(x: Array, spec: Spec) -> Array:
     """Integers to [-1, 1] (network inputs), continuous data unchanged."""
     return x if spec.bins is None else _centered(x, spec.bins)

@@ -17,8 +17,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Imports go down this list only: a room may use the rooms of earlier lines, and itself.
 LAYERS = (
     ("core", "errors"),
-    ("distributions", "failpoints", "networks", "provenance", "schema", "targets", "workdir"),
-    ("bijectors", "dequantize", "hosts", "leaves", "samplers"),
+    ("distributions", "failpoints", "networks", "ode", "provenance", "schema", "targets", "workdir"),
+    ("bijectors", "dequantize", "hosts", "leaves"),
+    ("diffusion",),
+    ("samplers",),
     ("models",),
     ("checkpoint", "data", "evaluate", "metrics", "optimizers", "report"),
     ("sharding", "step"),
@@ -35,7 +37,7 @@ CONFIGURED = ("cli", "experiment", "ledger", "schema", "train", "workdir")
 # Package -> the only modules that may import it; modules are named by prefix.
 OWNERS = {
     "blackjax": ("genflow.analysis.evidence", "genflow.analysis.posterior"),
-    "diffrax": ("genflow.bijectors.continuous",),
+    "diffrax": ("genflow.ode",),
     "flax": ("genflow.networks",),
     "absl": ("main", "genflow.cli"),
     "ml_collections": ("configs", *(f"genflow.{module}" for module in CONFIGURED)),

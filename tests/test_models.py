@@ -32,6 +32,7 @@ BOLTZMANN = {"name": "boltzmann", "target": "double_well", "depth": 1, "widths":
 GLOW = {"name": "glow", "levels": 2, "depth": 1, "width": 4}
 RESIDUAL = {"name": "residual_flow", "levels": 2, "depth": 1, "width": 3, "dense_width": 3}
 
+MATCHING = {"name": "flow_matching", "width": 8, "blocks": 1, "sampler_steps": 3}
 GPT = {"name": "gpt", "width": 4, "layers": 1, "heads": 2}
 PIXELCNNPP = {"name": "pixelcnnpp", "width": 4, "blocks": 1, "components": 2, "dropout": 0.0}
 
@@ -56,6 +57,7 @@ TABLE = {
     "coupling_flow, conditional": ({"name": "coupling_flow", "depth": 1, "widths": (8,)} | GIVEN, LABELLED_POINTS),
     "ffjord": ({"name": "ffjord", "levels": 1, "depth": 1, "widths": (3,)} | GIVEN, LABELLED),
     "ffjord_mlp": ({"name": "ffjord_mlp", "widths": (8,)} | GIVEN, LABELLED_POINTS),
+    "flow_matching": (MATCHING, POINTS),
     "flowpp": (FLOWPP | {"dropout": 0.0} | GIVEN, LABELLED),
     "glow": (GLOW, IMAGES),
     "glow, additive, gaussianized": (
@@ -172,7 +174,8 @@ def test_every_loss_is_finite_and_reaches_every_parameter_of_its_group(name):
     for (value, (_, metrics)), grads in evaluated(name)[0].values():
         assert value.shape == ()
         assert np.isfinite(value)
-        assert np.isfinite(metrics["nll"])
+        assert metrics
+        assert all(np.isfinite(metric) for metric in metrics.values())
         unreached = [path for path, g in jax.tree_util.tree_leaves_with_path(grads) if not np.asarray(g).any()]
         assert unreached == []
 
@@ -202,11 +205,12 @@ def test_log_prob_is_nats_per_example_and_agrees_with_the_loss(name):
     assert values.shape == (8,)
     # the loss of an 'estimate' draws anew what log_prob holds fixed, that of an ensemble takes one member
     loose = model.bound == "estimate" or "ensemble" in name
-    if TABLE[name][0].get("samples", 1) == 1:  # the loss of an importance weighted bound takes several draws
+    several = TABLE[name][0].get("samples", 1) > 1  # draws in the loss of an importance weighted bound
+    if "nll" in metrics and not several:
         np.testing.assert_allclose(metrics["nll"], -np.asarray(values).mean(), rtol=0.05 if loose else 1e-5)
-    if model.target is None and model.latent is None:
+    if model.target is None and model.latent is None and model.diffusion is None:
         np.testing.assert_allclose(loss, metrics["nll"], rtol=1e-5)
-    assert model.bound in ("exact", "lower", "estimate")
+    assert model.bound in ("exact", "lower", "average", "estimate")
 
 
 AUTOREGRESSIVE = [name for name, (section, spec) in TABLE.items() if build(section, spec).complete is not None]
@@ -240,8 +244,9 @@ def test_an_autoregressive_model_keeps_what_is_known_and_scores_every_site(name)
 
 @pytest.mark.parametrize("name", [n for n in TABLE if n not in AUTOREGRESSIVE and build(*TABLE[n]).latent is None])
 def test_a_flow_decodes_what_it_encoded(name):
-    _, spec, _, _, batch = made(name)
-    np.testing.assert_allclose(evaluated(name)[2], np.asarray(batch["x"], np.float32), atol=0 if spec.bins else 1e-5)
+    model, spec, _, _, batch = made(name)
+    tolerance = 0 if spec.bins else 0.02 if model.diffusion else 1e-5
+    np.testing.assert_allclose(evaluated(name)[2], np.asarray(batch["x"], np.float32), atol=tolerance)
 
 
 def test_every_level_has_its_own_temperature():

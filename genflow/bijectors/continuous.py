@@ -1,4 +1,4 @@
-"""Continuous flows: an ordinary differential equation carries x to z; the only importer of diffrax."""
+"""Continuous flows: an ordinary differential equation carries x to z."""
 
 import math
 from collections.abc import Callable
@@ -7,12 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from genflow import ode
 from genflow.bijectors.residual import rademacher
 from genflow.core import Bijector, Key, Network, Params, sum_event
-
-MAX_STEPS = 4096  # a solution that needs more is NaN
-STAGES = 6  # evaluations of Tsit5 in one step; the seventh is the next step's first
-ROUNDING = 8  # no tolerance is below this many units of rounding
 
 Probes = Callable[[Array, Key | None], Array]
 
@@ -73,12 +70,11 @@ def function_evaluations(
 ) -> Int[Array, ""]:
     """How often `continuous(network, probes, rtol, atol)` evaluates f and its trace from x to z, rejected steps too."""
     steps = _solver(network, probes, rtol, atol)(params, x, cond, None, 0.0, 1.0)[2]
-    return STAGES * steps + 2  # two to choose the first step
+    return ode.function_evaluations(steps)
 
 
 def _solver(network, probes, rtol, atol):
     """(params, x, cond, key, start, end) -> (x(end), log_det, steps)."""
-    import diffrax  # here, because it takes half a second that only these flows should pay
 
     # one function for all solutions, with all that varies in its arguments: it is traced once
     def field(t, state, arguments):
@@ -89,22 +85,9 @@ def _solver(network, probes, rtol, atol):
         return velocity, products.sum(0)
 
     def solve(params, x, cond, key, start, end):
-        epsilon = ROUNDING * float(jnp.finfo(x.dtype).eps)
-        solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(field),
-            diffrax.Tsit5(),
-            jnp.asarray(start, x.dtype),
-            jnp.asarray(end, x.dtype),
-            None,
-            (x, sum_event(jnp.zeros_like(x))),
-            (params, cond, probes(x, key)),
-            stepsize_controller=diffrax.PIDController(rtol=max(rtol, epsilon), atol=max(atol, epsilon)),
-            max_steps=MAX_STEPS,
-            throw=False,
-        )
-        solved = solution.result == diffrax.RESULTS.successful
-        z, log_det = jax.tree.map(lambda a: jnp.where(solved, a[-1], jnp.nan), solution.ys)
-        return z, log_det, solution.stats["num_steps"]
+        state, arguments = (x, sum_event(jnp.zeros_like(x))), (params, cond, probes(x, key))
+        (z, log_det), steps = ode.solve(field, state, arguments, start, end, rtol, atol)
+        return z, log_det, steps
 
     return solve
 

@@ -8,6 +8,7 @@ from genflow.errors import UserError
 from genflow.models.autoregressive_flow import maf, nsf
 from genflow.models.boltzmann import boltzmann
 from genflow.models.ffjord import ffjord, ffjord_mlp
+from genflow.models.flow_matching import flow_matching
 from genflow.models.flowpp import flowpp
 from genflow.models.glow import glow
 from genflow.models.gpt import gpt, image_gpt
@@ -35,6 +36,7 @@ MODELS = {
     "coupling_flow": coupling_flow,
     "ffjord": ffjord,
     "ffjord_mlp": ffjord_mlp,
+    "flow_matching": flow_matching,
     "flowpp": flowpp,
     "gated_pixelcnn": gated_pixelcnn,
     "glow": glow,

@@ -1,0 +1,28 @@
+"""Flow matching with straight paths on two moons.
+
+Paper: Lipman et al. (2023), arXiv:2210.02747
+Run: python main.py --config=configs/flow_matching_toy.py
+Expect: nats above the data's entropy, 2.3939 (test, no published figure), not run
+"""
+
+from configs import common
+
+
+def get_config(arg=""):
+    c = common.base()
+    c.data.name = "moons"
+    c.data.batch_size = 512
+    c.model.update(name="flow_matching", width=128, blocks=3)
+    c.model.update(sampler="ddim", sampler_steps=50, guidance=0.0, conditional=False, drop_condition=0.0)
+    c.model.update(likelihood="ode", rtol=1e-5, atol=1e-5)
+    c.optimizer.learning_rate = 1e-3
+    c.optimizer.schedule = "cosine"
+    c.train.num_steps = 10_000
+    c.train.steps_per_call = 100
+    c.train.log_every = 1_000
+    c.train.ema_decay = 0.999
+    c.eval.batch_size = 1_000
+    c.eval.select = "last"
+    if common.is_debug(arg):
+        common.debug(c, width=16)
+    return c
