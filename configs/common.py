@@ -122,6 +122,7 @@ def base() -> ConfigDict:
     c.train.steps_per_call = 10  # steps in one on-device scan
     c.train.log_every = 100  # steps between lines of metrics.jsonl
     c.train.ema_decay = 0.0  # decay of the parameter average that evaluation and sampling use; 0: off
+    c.train.ema_warmup = 0.0  # its half-life is at most this fraction of the steps so far; 0: debiased, no warm-up
     c.train.max_skipped = 20  # give up after so many updates in a row that were not finite or above skip_norm
 
     c.eval = ConfigDict()

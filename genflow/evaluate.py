@@ -76,23 +76,41 @@ def log_probs(
     """log_prob of every example of a data set, in nats, averaged over independent noise draws.
 
     The average of log_prob over draws keeps a lower bound a lower bound. The noise is a function of the key, the
-    example's position, the batch size and, of a model with `log_weights`, of how many draws share a pass: the smaller
-    of importance_samples and samples_per_call.
+    example's position, the batch size and, of several draws of a model with `log_weights`, of how many share a pass:
+    the smaller of importance_samples and samples_per_call.
 
     Args:
       importance_samples: k > 1 gives log (1/k) sum_k exp log_prob_k of each repeat, a bound that tightens with k
         (Burda et al. 2016, arXiv:1509.00519, equation 8); memory does not grow with k.
       samples_per_call: of a model with `log_weights`, so many draws share one pass through the encoder, and memory
         grows with them.
+
+    Raises:
+      ValueError: importance_samples above 1 of a model whose log_prob is a bound on average only.
     """
+    check_importance(model, importance_samples)
     per_call = min(samples_per_call, importance_samples)
-    evaluate = compiled(model.log_prob) if model.log_weights is None else compiled_weights(model.log_weights, per_call)
+    is_weighed = importance_samples > 1 and model.log_weights is not None
+    evaluate = compiled_weights(model.log_weights, per_call) if is_weighed else compiled(model.log_prob)
     out = []
     for i, (batch, count) in enumerate(batches(dataset, batch_size, limit)):
         keys = [jax.random.fold_in(key, i * num_repeats + r) for r in range(num_repeats)]
         draws = [evaluate(params, state, k, place(batch), importance_samples) for k in keys]
         out.append(np.mean([to_host(d).astype(np.float64) for d in draws], axis=0)[:count])
     return np.concatenate(out)
+
+
+def check_importance(model: Model, importance_samples: int) -> None:
+    """Refuses the log-mean-exp of draws that are no importance weights.
+
+    Raises:
+      ValueError: it would be no bound.
+    """
+    if importance_samples > 1 and model.bound == "average" and model.log_weights is None:
+        raise ValueError(
+            f"importance_samples={importance_samples}: a draw of this model's bound is no importance weight, and the "
+            "log-mean-exp of draws bounds nothing; set it to 1, and num_repeats higher"
+        )
 
 
 @functools.lru_cache(maxsize=8)

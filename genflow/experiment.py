@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from genflow import data, models
 from genflow.core import Model, Spec
 from genflow.data import Dataset
-from genflow.evaluate import Place
+from genflow.errors import UserError
+from genflow.evaluate import Place, check_importance
 from genflow.optimizers import GroupOptimizer, make_optimizers
 from genflow.sharding import batch_sharding, check_batch, make_mesh, put, replicated, tree_shardings
 from genflow.step import TrainState, init_state, make_call, make_step
@@ -42,6 +43,10 @@ def assemble(config: ConfigDict) -> Experiment:
     check_batch(mesh, "eval.batch_size", config.eval.batch_size)
     spec, train, evaluation = data.load(config.data, config.seed)
     model = models.build(config.model, spec)
+    try:
+        check_importance(model, config.eval.importance_samples)
+    except ValueError as error:
+        raise UserError(f"config.eval.{error}") from error
     optimizers = make_optimizers(config.optimizer, list(model.losses), config.train.num_steps)
     return Experiment(config, spec, train, evaluation, model, optimizers, mesh)
 
@@ -139,6 +144,7 @@ def compile_call(experiment: Experiment, feed: Feed, train_state: TrainState):
         config.seed,
         config.train.ema_decay,
         config.optimizer.accumulate,
+        config.train.ema_warmup,
     )
     shardings = jax.tree.map(lambda a: a.sharding, train_state)
     call = jax.jit(

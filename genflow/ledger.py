@@ -269,7 +269,7 @@ def _expectation(config):
 def _figure(record):
     if record["value"] is None:
         return UNKNOWN
-    mark = {"lower": "≤ ", "estimate": "≈ "}.get(record["bound"], "")
+    mark = {"lower": "≤ ", "average": "≤ ", "estimate": "≈ "}.get(record["bound"], "")
     error = f" ± {record['standard_error']:.4f}" if record["standard_error"] is not None else ""
     return f"{mark}{record['value']:.4f}{error} {record['unit']}"
 

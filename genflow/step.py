@@ -38,7 +38,12 @@ def init_state(
 
 
 def make_step(
-    model: Model, optimizers: dict[str, GroupOptimizer], seed: int, ema_decay: float = 0.0, accumulate: int = 1
+    model: Model,
+    optimizers: dict[str, GroupOptimizer],
+    seed: int,
+    ema_decay: float = 0.0,
+    accumulate: int = 1,
+    ema_warmup: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """Returns step(train_state, batch) -> (train_state, metrics).
 
@@ -59,7 +64,7 @@ def make_step(
                 new = _apply(new, group, optimizers[group], grads, state)
 
         def update(new, grads, state):
-            return _average(_apply(new, group, optimizers[group], grads, state), ema_decay)
+            return _average(_apply(new, group, optimizers[group], grads, state), ema_decay, ema_warmup)
 
         # a branch, not a select: the last update, for most models the only one, then overwrites what it updates
         kept = jax.lax.cond(good, update, lambda new, grads, state: train_state, new, grads, state)
@@ -121,9 +126,12 @@ def _is_good(metrics, skip_norm):
     return finite & (metrics["grad_norm"] <= skip_norm) if skip_norm else finite
 
 
-def _average(train_state, decay):
+def _average(train_state, decay, warmup):
     if not decay:
         return train_state
+    if warmup:  # 0.5^(1 / half-life), 0 in the first update
+        half_life = warmup * train_state.ema_steps
+        decay = jnp.where(half_life > 0, jnp.minimum(decay, 0.5 ** (1 / jnp.maximum(half_life, 1e-6))), 0.0)
     weights = {group: partition(train_state.params[group])[0] for group in train_state.params}
     ema = jax.tree.map(lambda a, w: decay * a + (1 - decay) * w, train_state.ema, weights)
     return train_state._replace(ema=ema, ema_steps=train_state.ema_steps + 1)
@@ -140,15 +148,20 @@ def _prefixed(metrics, group, num_groups):
     return metrics if num_groups == 1 else {f"{group}/{name}": value for name, value in metrics.items()}
 
 
-def averaged_params(train_state: TrainState, ema_decay: float) -> dict[str, Params]:
+def averaged_params(train_state: TrainState, ema_decay: float, ema_warmup: float = 0.0) -> dict[str, Params]:
     """The parameters that evaluation uses: the debiased average ema / (1 - decay^n), or the raw ones when it is off.
 
-    Reference: Kingma and Ba (2015), Adam, arXiv:1412.6980, section 3 (the same bias correction).
+    Args:
+      ema_warmup: half-life of the average, at most, as a fraction of the updates so far; it then begins with the first
+        weights instead of zeros and has no bias. 0: the decay is the same from the start.
+
+    Reference: Kingma and Ba (2015), Adam, arXiv:1412.6980, section 3 (the same bias correction); the warm-up is that of
+    the official code of Karras et al. (2022), arXiv:2206.00364.
     """
     if not ema_decay:
         return train_state.params
     steps = jnp.maximum(train_state.ema_steps, 1)
-    scale = 1.0 / (1.0 - jnp.float32(ema_decay) ** steps)
+    scale = 1.0 if ema_warmup else 1.0 / (1.0 - jnp.float32(ema_decay) ** steps)
     fresh = train_state.ema_steps == 0
     averaged = {}
     for group, params in train_state.params.items():

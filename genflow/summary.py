@@ -184,7 +184,7 @@ def table(record: Mapping, workdir: pathlib.Path) -> str:
     rows = [(b["name"], b["value"], b["standard_error"]) for b in record["baselines"]]
     if record["value"] is not None:
         rows.append((f"{record['name']} (this run)", record["value"], record["standard_error"]))
-    mark = {"lower": "<= ", "estimate": "~ "}.get(record["bound"], "")
+    mark = {"lower": "<= ", "average": "<= ", "estimate": "~ "}.get(record["bound"], "")
     lines = [
         f"{record['split']} {record['unit']} on {record['num_examples']} examples ({record['data']}), lower is better"
     ]

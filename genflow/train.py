@@ -172,8 +172,8 @@ def _suffix(run, group):
 
 
 def _eval_params(experiment, train_state):
-    decay = experiment.config.train.ema_decay
-    return jax.jit(averaged_params, static_argnums=1)(train_state, decay), train_state.state
+    average = experiment.config.train.ema_decay, experiment.config.train.ema_warmup
+    return jax.jit(averaged_params, static_argnums=(1, 2))(train_state, *average), train_state.state
 
 
 def _validate(run: Run, train_state: TrainState, step: int) -> None:

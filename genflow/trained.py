@@ -66,6 +66,7 @@ def choose(experiment: Experiment, workdir: pathlib.Path, target: TrainState | N
         raise UserError(f"{workdir}: no checkpoint yet; run --mode=train first")
     best = restore(directory, target, "best") if experiment.config.eval.select == "best" else None
     train_state, metadata = best or last
-    params = jax.jit(averaged_params, static_argnums=1)(train_state, experiment.config.train.ema_decay)
+    average = experiment.config.train.ema_decay, experiment.config.train.ema_warmup
+    params = jax.jit(averaged_params, static_argnums=(1, 2))(train_state, *average)
     counts = {"skipped": int(last[0].skipped)}
     return Trained(experiment, params, train_state.state, int(train_state.step), int(last[0].step), last[1], counts)

@@ -188,6 +188,18 @@ def test_repeats_average_the_noise_of_each_example():
     assert many < few / 4
 
 
+def test_draws_that_are_no_weights_are_not_put_into_a_log_mean_exp():
+    model = Model(None, {}, None, lambda p, s, key, b: jnp.zeros(len(b["x"])), "average")
+    data = in_memory(np.zeros((4, 1), np.float32))
+    assert log_probs(model, {}, {}, data, jax.random.key(0), 4).shape == (4,)
+    with pytest.raises(ValueError, match="importance_samples=2: a draw of this model's bound is no importance weight"):
+        log_probs(model, {}, {}, data, jax.random.key(0), 4, importance_samples=2)
+    weighed = model._replace(log_weights=lambda p, s, key, b, num: jnp.ones((len(b["x"]), num)))
+    found = log_probs(weighed, {}, {}, data, jax.random.key(0), 4, importance_samples=2, samples_per_call=2)
+    np.testing.assert_allclose(found, 1.0, rtol=1e-6)
+    assert not log_probs(weighed, {}, {}, data, jax.random.key(0), 4).any()  # one draw: log_prob itself
+
+
 def test_normal_kl_is_the_expected_log_ratio():
     mean, log_std, grid = 0.7, -0.4, np.linspace(-12, 12, 20001)
     q = np.exp(np.asarray(normal_log_prob(grid, mean, log_std)))

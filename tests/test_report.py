@@ -337,7 +337,10 @@ def test_a_figure_within_its_error_of_the_entropy_is_no_alarm():
     assert sections.alerts(make_record(value=2.04), baselines) == []
 
 
-@pytest.mark.parametrize(("bound", "mark"), [("exact", "1.932"), ("lower", "≤ 1.932"), ("estimate", "≈ 1.932")])
+MARKED = {"exact": "1.932", "lower": "≤ 1.932", "average": "≤ 1.932", "estimate": "≈ 1.932"}
+
+
+@pytest.mark.parametrize(("bound", "mark"), MARKED.items())
 def test_the_kind_of_bound_is_marked(bound, mark):
     text = sections.headline(make_record(bound=bound), [])
     assert f'<p class="value">{mark}<span> ± 0.012</span>' in text

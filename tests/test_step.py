@@ -51,12 +51,12 @@ def two_players() -> Model:
     return Model(init, {"critic": critic, "generator": generator}, None)
 
 
-def started(model, options=None, seed=0, ema_decay=0.0, accumulate=1, batch=None):
+def started(model, options=None, seed=0, ema_decay=0.0, accumulate=1, batch=None, ema_warmup=0.0):
     """(step, first state) of a model."""
     optimizers = make_optimizers(OPTIONS | (options or {}), list(model.losses), 100)
     batch = {"x": jnp.ones((8, 2))} if batch is None else batch
     state = init_state(model, optimizers, ema_decay, jax.random.key(seed), batch)
-    return jax.jit(make_step(model, optimizers, seed, ema_decay, accumulate)), state
+    return jax.jit(make_step(model, optimizers, seed, ema_decay, accumulate, ema_warmup)), state
 
 
 def test_each_loss_moves_its_own_group_and_groups_go_in_order():
@@ -168,6 +168,19 @@ def test_the_average_is_debiased_and_keeps_constants():
     np.testing.assert_allclose(averaged["critic"]["w"], (weights * seen).sum() / weights.sum(), rtol=1e-5)
     assert averaged["generator"]["fixed"] == 7
     assert averaged_params(state, 0.0) is state.params
+
+
+def test_a_warming_average_forgets_the_first_weights_and_ends_at_its_decay():
+    step, state = started(two_players(), {"name": "adam"}, ema_decay=0.9, ema_warmup=0.5)
+    expected, batch = 0.0, {"x": jnp.ones((8, 2))}
+    for n in range(40):
+        state, _ = step(state, batch)
+        decay = min(0.9, 0.5 ** (1 / (0.5 * n))) if n else 0.0
+        expected = decay * expected + (1 - decay) * float(state.params["critic"]["w"])
+        if n in (0, 3, 39):
+            averaged = averaged_params(state, 0.9, 0.5)
+            np.testing.assert_allclose(averaged["critic"]["w"], expected, rtol=1e-5)
+    assert decay == 0.9
 
 
 def test_a_call_of_many_steps_equals_single_steps_and_its_length_compiles_nothing():

@@ -1,7 +1,7 @@
 """What all diffusion models share: a family says how its network denoises and what it is trained for.
 
-Data are scaled to [-1, 1] (`dequantize.centered`). A condition is a vector [B, C] (`flow.conditioning`); zeros stand for
-none, to which it is dropped in training so that guidance has an unconditional model too.
+Data are scaled to [-1, 1] (`dequantize.centered`). A condition is a vector [B, C] (`flow.conditioning`); zeros stand
+for none, to which it is dropped in training so that guidance has an unconditional model too.
 """
 
 from collections.abc import Callable

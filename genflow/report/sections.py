@@ -11,6 +11,7 @@ from genflow.report.markup import Markup, amount, decimals, duration, element, j
 BOUNDS = {
     "exact": ("", "exact likelihood"),
     "lower": ("≤ ", "upper limit, from a lower bound on the likelihood"),
+    "average": ("≤ ", "upper limit, from a lower bound on the likelihood estimated at random times"),
     "estimate": ("≈ ", "estimate, neither an upper nor a lower limit"),
 }
 LIMIT = "entropy of the data"  # the one baseline that no model can be better than
