@@ -19,7 +19,7 @@ CHOICES = {
     "compute.matmul_precision": ("float32", "tensorfloat32", "bfloat16", "default"),
     "model.activation": ("leaky_relu", "relu", "silu", "tanh"),
     "model.gradient": ("reparameterized", "doubly_reparameterized"),
-    "model.likelihood": ("auto", "autoregressive", "bernoulli", "gaussian", "logistic", "mixture"),
+    "model.likelihood": ("auto", "autoregressive", "bernoulli", "bound", "gaussian", "logistic", "mixture", "ode"),
     "model.memory": ("store", "remat", "invert"),
     "model.coupling": ("affine", "additive", "spline"),
     "model.inference": ("bottom_up", "bidirectional"),
