@@ -28,7 +28,7 @@ LAYERS = (
     ("analysis", "trained"),
     ("pictures",),
     ("summary",),
-    ("detect", "estimate", "train", "use"),
+    ("detect", "estimate", "quality", "train", "use"),
     ("cli",),
     ("benchmark", "ledger"),
 )
