@@ -20,6 +20,7 @@ from genflow.networks.pixelcnnpp import pixelcnnpp
 from genflow.networks.pixelrnn import pixelrnn
 from genflow.networks.resnet import resnet
 from genflow.networks.transformer import transformer
+from genflow.networks.unet import unet
 from genflow.networks.vdvae import average_pool, bottleneck, nearest_upsample
 from genflow.networks.wavenet import receptive_field, wavenet
 
@@ -63,6 +64,7 @@ __all__ = [
     "to_channels",
     "to_pixels",
     "transformer",
+    "unet",
     "wavenet",
     "zero_conv",
 ]
