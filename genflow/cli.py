@@ -32,16 +32,23 @@ flags.DEFINE_string("prompt", "", "sample: how every sample begins, of an autore
 flags.DEFINE_float("given", 0.0, "sample: complete test examples of which this fraction is kept", 0.0, 1.0)
 flags.DEFINE_integer("top_k", 0, "sample: draw from so many of the likeliest values only; 0: all", lower_bound=0)
 flags.DEFINE_float("top_p", 1.0, "sample: draw from the likeliest values that reach this probability", 0.0, 1.0)
+flags.DEFINE_string("sampler", "", "sample: of a diffusion model, such as heun; the run's own without")
+flags.DEFINE_integer("sampler_steps", None, "sample: how many times a diffusion model's sampler visits", 2, LARGEST)
+flags.DEFINE_float("guidance", None, "sample: w of (1 + w) conditional - w unconditional, of a diffusion model", -1.0)
+flags.DEFINE_string("spacing", "", "sample: of a diffusion model's times: linear, quadratic, log_snr or karras")
+flags.DEFINE_integer("resample", None, "sample --given: how often a diffusion model takes each step", 1, LARGEST)
 flags.DEFINE_integer("seed", 0, "eval, sample: of the noise that this call draws", lower_bound=0, upper_bound=LARGEST)
 flags.DEFINE_string("coordinator", "", "several hosts: HOST:PORT of process 0, or auto on Cloud TPU, SLURM, Open MPI")
 flags.DEFINE_integer("num_processes", 1, "several hosts: how many, unless auto", lower_bound=1)
 flags.DEFINE_integer("process_id", 0, "several hosts: which one this is, unless auto", lower_bound=0)
 flags.DEFINE_bool("list_configs", False, "print a table of the experiments and exit")
+DIFFUSION = ("sampler", "sampler_steps", "guidance", "spacing", "resample")
 OURS = (
     *("config", "mode", "workdir", "num", "temperature", "label", "prompt", "given", "top_k", "top_p", "seed"),
+    *DIFFUSION,
     *("coordinator", "num_processes", "process_id", "list_configs"),
 )
-SAMPLING = ("label", "prompt", "given", "top_k", "top_p")
+SAMPLING = ("label", "prompt", "given", "top_k", "top_p", *DIFFUSION)
 TRAINING = {"num": "sample.num", "temperature": "sample.temperatures", "seed": "seed"}  # what training reads instead
 
 
@@ -69,6 +76,7 @@ def parse(argv: Sequence[str]) -> ConfigDict | None:
         raise UserError(f"--{name} is for --mode=sample")
     if FLAGS.top_p == 0:
         raise UserError("flag --top_p=0: must be above zero")
+    _check_diffusion()
     _check_run_folder(FLAGS.mode, FLAGS.workdir)
     return None
 
@@ -107,6 +115,17 @@ def temperature() -> float | tuple[float, ...]:
 def sampling() -> dict:
     """The flags of --mode=sample, as the arguments of `use.sample_run`."""
     return {name: FLAGS[name].value for name in ("num", "seed", *SAMPLING)} | {"temperature": temperature()}
+
+
+def _check_diffusion():
+    for name in ("sampler", "spacing"):
+        known, value = _common().CHOICES[f"model.{name}"], FLAGS[name].value
+        if FLAGS[name].present and value not in known:
+            near = difflib.get_close_matches(value, known, 1, 0.5)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"flag --{name}={shown(value)}: expected one of {', '.join(known)}{hint}")
+    if FLAGS.guidance is not None and not math.isfinite(FLAGS.guidance):
+        raise UserError(f"flag --guidance={FLAGS.guidance}: must be finite")
 
 
 def _flag_hint(word):
@@ -227,7 +246,8 @@ def help_text() -> str:
         "  python main.py --config.optimizer.learning_rate=3e-4  with a value changed",
         "  python main.py --mode=eval --workdir=RUN              score a run on its test part",
         "  python main.py --mode=sample --workdir=RUN --num=64 --temperature=0.7",
-        "  python main.py --mode=sample --workdir=RUN --given=0.5    complete test examples (autoregressive models)",
+        "  python main.py --mode=sample --workdir=RUN --given=0.5    complete test examples",
+        "  python main.py --mode=sample --workdir=RUN --sampler=heun --sampler_steps=18 --spacing=karras",
         "",
         "Flags:",
         *(f"  --{name:<14}{FLAGS[name].help} (default: {FLAGS[name].default!r})" for name in OURS),

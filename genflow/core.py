@@ -166,8 +166,10 @@ class Diffusion(NamedTuple):
     denoise(params, state, z, t, cond=None) -> Denoised; z [B, *event] scaled, t [] or [B]; without cond unconditional
     scale(x, key) -> (y, log_weight [B]): data to scaled data, integers dequantized (without a key: the middle of the
         bin); unscale(y) -> x as `Model.sample` returns it
-    draw(params, state, key, num, cond=None, temperature=1.0, sampler='', num_steps=0, guidance=None)
-        -> x: `Model.sample` with another sampler ('' and 0: the model's own)
+    draw(params, state, key, num, cond=None, temperature=1.0, sampler='', num_steps=0, guidance=None, spacing='',
+        classifier=None, known=None, progress=None) -> x: `Model.sample` with another sampler at so many times ('', 0
+        and None: the model's own); classifier(z, t) -> [B] nats, log p(y | z_t) times its scale, whose gradient guides;
+        known: a `samplers.diffusion.Known` of scaled data; progress(done, num) is called every few per cent
     ode_log_prob(params, state, key, batch, rtol, atol) -> ([B] nats, evaluations []): likelihood of the data by the
         probability-flow equation, dequantized where they are integers
     terms(params, state, key, batch, i) -> [B] nats: the i-th term of -log p(x)'s variational bound: 0 is the prior's, i
@@ -206,7 +208,8 @@ class Model(NamedTuple):
     target: the unnormalized density that the model is fitted to (a `targets.Target`), which weighs its samples.
     complete(params, state, key, x, known, cond=None, temperature=1.0, top_k=0, top_p=1.0, method='cached',
         num_sites=None) -> x: draws, in the model's order, what `known` (bool, like x or broadcast to it) does not mark,
-        of the first `num_sites` sites; `sample` with parts given.
+        of the first `num_sites` sites; `sample` with parts given. A diffusion model has no order, and refuses top_k,
+        top_p, method and num_sites; it takes `resample` (see `samplers.diffusion.Known`) and the options of its `draw`.
     site_log_prob(params, state, key, batch) -> [B, L] nats: the terms of log_prob, log p(x_i | x_1 .. x_(i-1)), in the
         model's order; sites(x [B, *event]) -> [B, L, C] brings an event into that order.
     receptive_field: how many sites before its own the furthest lies that a term depends on; 0: no limit.

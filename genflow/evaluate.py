@@ -2,6 +2,7 @@
 
 import functools
 import math
+import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -160,33 +161,54 @@ def round_trip(model: Model, params: Params, state, batch) -> np.ndarray:
     return to_host(both(params, state, batch)).astype(np.float32)
 
 
-def sampler(model: Model, params: Params, state, num: int, cond=None) -> Callable[..., np.ndarray]:
+def sampler(model: Model, params: Params, state, num: int, cond=None, **options) -> Callable[..., np.ndarray]:
     """Returns draw(key, temperature=1.0) -> [num, *event] float32 in data space, compiled once for all temperatures.
 
-    Non-finite samples stay as they are; `nonfinite` counts them.
+    Non-finite samples stay as they are; `nonfinite` counts them. A diffusion model shows its progress on a terminal.
+
+    Args:
+      options: of a diffusion model, those of `Diffusion.draw`.
     """
-    draw = compiled_sample(model.sample)
-    return lambda key, temperature=1.0: to_host(draw(params, state, key, num, cond, temperature)).astype(np.float32)
+    draw = compiled_sample(model.sample, **options, **_progress(model))
+    return lambda key, temperature=1.0: _drawn(draw(params, state, key, num, cond, temperature))
 
 
 @functools.lru_cache(maxsize=8)
-def compiled_sample(sample: Callable) -> Callable:
+def compiled_sample(sample: Callable, **options) -> Callable:
     """Jit of a model's sample; the sheets of one run, while it trains and after, share it."""
-    return jax.jit(sample, static_argnums=3)
+    return jax.jit(functools.partial(sample, **options), static_argnums=3)
+
+
+def show_progress(done: int, num: int) -> None:
+    """Writes how many steps of a loop are done over the line on the terminal that said so before."""
+    sys.stderr.write(f"\r  drawing: step {done}/{num}" + "\n" * (done == num))
+    sys.stderr.flush()
+
+
+def _progress(model):
+    """The option that makes a loop call `show_progress`, for whoever watches it."""
+    return {"progress": show_progress} if model.diffusion is not None and sys.stderr.isatty() else {}
+
+
+def _drawn(x):
+    x = to_host(x).astype(np.float32)
+    jax.effects_barrier()  # a report of progress may lag behind the samples
+    return x
 
 
 def completer(model: Model, params: Params, state, x, known, cond=None, **options) -> Callable[..., np.ndarray]:
     """Returns draw(key, temperature=1.0) -> like x, float32 in data space: what is not known of x drawn, compiled once.
 
     Args:
-      options: top_k and top_p of `Model.complete`.
+      options: of `Model.complete`: top_k and top_p, or those of a diffusion model.
     """
+    options |= _progress(model)
 
     def complete(params, state, key, temperature):
         return model.complete(params, state, key, x, known, cond, temperature, **options)
 
     draw = jax.jit(complete)
-    return lambda key, temperature=1.0: to_host(draw(params, state, key, temperature)).astype(np.float32)
+    return lambda key, temperature=1.0: _drawn(draw(params, state, key, temperature))
 
 
 def nonfinite(samples: np.ndarray) -> int:

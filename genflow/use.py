@@ -9,10 +9,11 @@ import jax
 import numpy as np
 
 from genflow import workdir as folders
-from genflow.analysis.completion import comes_first
+from genflow.analysis.completion import can_complete
 from genflow.data.text import encode
 from genflow.errors import UserError
-from genflow.evaluate import completer, nonfinite, sampler, unit
+from genflow.evaluate import completer, nonfinite, unit
+from genflow.evaluate import sampler as drawer
 from genflow.pictures import save
 from genflow.summary import finite, part_scores
 from genflow.trained import load_trained
@@ -58,6 +59,11 @@ def sample_run(
     given: float = 0.0,
     top_k: int = 0,
     top_p: float = 1.0,
+    sampler: str = "",
+    sampler_steps: int | None = None,
+    guidance: float | None = None,
+    spacing: str = "",
+    resample: int | None = None,
     defaults: Mapping | None = None,
 ) -> np.ndarray:
     """Draws from the chosen checkpoint; writes samples/*.npy and, by kind of data, a PNG sheet, text or sound.
@@ -67,8 +73,10 @@ def sample_run(
       label: class of all samples, for a conditional model.
       prompt: how every sample begins, for a model of text.
       given: this fraction of test examples (their upper rows, first characters or samples of sound) is kept and the
-        rest drawn, for an autoregressive model.
+        rest drawn, for an autoregressive or a diffusion model.
       top_k, top_p: only the likeliest values, for an autoregressive model with a softmax.
+      sampler, sampler_steps, guidance, spacing: instead of what a diffusion model was configured with.
+      resample: of a diffusion model's completion, how often each step is taken.
       defaults: see `load_trained`.
 
     Raises:
@@ -79,14 +87,17 @@ def sample_run(
     experiment = trained.experiment
     cond = _conditions(experiment, num, label, given)
     key = jax.random.key(seed)
+    chosen = {"sampler": sampler, "sampler_steps": sampler_steps, "guidance": guidance, "spacing": spacing}
+    how = _way(experiment, chosen, resample, given)
     try:
         if prompt or given or top_k or top_p < 1:
-            drawn = _complete(trained, key, num, temperature, cond, prompt, given, top_k, top_p)
+            drawn = _complete(trained, key, num, temperature, cond, prompt, given, how | _cut(top_k, top_p))
         else:
-            drawn = sampler(experiment.model, trained.params, trained.state, num, cond)(key, temperature)
+            drawn = drawer(experiment.model, trained.params, trained.state, num, cond, **how)(key, temperature)
     except ValueError as error:
         raise UserError(f"--mode=sample: {error}") from error
-    stem = path / "samples" / _stem(num, temperature, seed, label=label, given=given, top_k=top_k, top_p=top_p)
+    named = {"label": label, "given": given, "top_k": top_k, "top_p": top_p} | chosen | {"resample": resample}
+    stem = path / "samples" / _stem(num, temperature, seed, **named)
     stem = stem.with_name(stem.name + f"_prompt_{hashlib.sha256(prompt.encode()).hexdigest()[:6]}" * bool(prompt))
     stem.parent.mkdir(exist_ok=True)
     np.save(f"{stem}.npy", drawn)
@@ -97,15 +108,32 @@ def sample_run(
     return drawn
 
 
-def _complete(trained, key, num, temperature, cond, prompt, given, top_k, top_p):
+def _way(experiment, chosen, resample, given):
+    """The options of a diffusion model's draw."""
+    asked = {name: value for name, value in chosen.items() if value not in ("", None)}
+    if resample is not None and not given:
+        raise UserError("--resample is for --given, which completes test examples")
+    how = asked | ({} if resample is None else {"resample": resample})
+    if how and experiment.model.diffusion is None:
+        raise UserError(f"--{next(iter(how))} is for diffusion models; {experiment.config.model.name} is none")
+    return {"num_steps" if name == "sampler_steps" else name: value for name, value in how.items()}
+
+
+def _cut(top_k, top_p):
+    return ({"top_k": top_k} if top_k else {}) | ({"top_p": top_p} if top_p < 1 else {})
+
+
+def _complete(trained, key, num, temperature, cond, prompt, given, options):
     experiment, model = trained.experiment, trained.experiment.model
     if model.complete is None:
         name = experiment.config.model.name
-        raise UserError(f"--prompt, --given, --top_k and --top_p are for autoregressive models; {name} is none")
+        raise UserError(
+            f"--prompt, --given, --top_k and --top_p are for autoregressive models, --given for diffusion models too; "
+            f"{name} is neither"
+        )
     x, known = _beginning(experiment, num, prompt, given)
-    if known.any() and not comes_first(model, known, experiment.spec.shape):
+    if known.any() and not can_complete(model, known, experiment.spec.shape):
         raise UserError("--given keeps the first rows, and this model draws in another order, or in several")
-    options = {"top_k": top_k, "top_p": top_p}
     return completer(model, trained.params, trained.state, x, known, cond, **options)(key, temperature)
 
 
@@ -149,5 +177,6 @@ def _conditions(experiment, num, label, given):
 def _stem(num, temperature, seed, **options):
     scales = temperature if isinstance(temperature, tuple) else (temperature,)
     stem = f"num_{num}_temperature_{'_'.join(f'{t:g}' for t in scales)}_seed_{seed}"
-    unused = {"label": None, "given": 0.0, "top_k": 0, "top_p": 1.0}
-    return stem + "".join(f"_{name}_{value:g}" for name, value in options.items() if value != unused[name])
+    unused = {"given": 0.0, "top_k": 0, "top_p": 1.0, "sampler": "", "spacing": ""}
+    asked = {name: value for name, value in options.items() if value != unused.get(name)}
+    return stem + "".join(f"_{name}_{v if isinstance(v, str) else f'{v:g}'}" for name, v in asked.items())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_bijectors import perturbed
 
-from genflow.analysis.completion import comes_first, inpaint, log_prob_of_part
+from genflow.analysis.completion import can_complete, inpaint, log_prob_of_part
 from genflow.core import Spec
 from genflow.models import build
 
@@ -59,14 +59,14 @@ def test_the_score_of_a_part_at_the_end_is_its_conditional_probability():
     np.testing.assert_allclose(np.exp(score[0]), probs[agrees].sum(), rtol=1e-5)
 
 
-def test_an_order_says_what_comes_first():
+def test_an_order_says_what_can_be_completed():
     model = enumerated()[0]
-    assert comes_first(model, KNOWN_FIRST, SPEC.shape)
-    assert not comes_first(model, KNOWN_LATER, SPEC.shape)
+    assert can_complete(model, KNOWN_FIRST, SPEC.shape)
+    assert not can_complete(model, KNOWN_LATER, SPEC.shape)
     shuffled = build({"name": "made", "widths": (4,), "shuffle": True}, SPEC)
     ensemble = build({"name": "made", "widths": (4,), "num_masks": 2}, SPEC)
-    assert not comes_first(shuffled, KNOWN_FIRST, SPEC.shape)
-    assert not comes_first(ensemble, KNOWN_FIRST, SPEC.shape)
+    assert not can_complete(shuffled, KNOWN_FIRST, SPEC.shape)
+    assert not can_complete(ensemble, KNOWN_FIRST, SPEC.shape)
 
 
 def test_a_part_that_divides_a_pixel_is_refused():

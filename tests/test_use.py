@@ -10,10 +10,10 @@ from genflow.errors import UserError
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Folders of an autoregressive run and of a flow."""
+    """Folders of an autoregressive run, of a flow and of a diffusion model."""
     folder = tmp_path_factory.mktemp("runs")
     fields = {"train.num_steps": "2", "eval.every": "0", "eval.baselines": "false"}
-    for name in ("markov_digits", "realnvp_toy"):
+    for name in ("markov_digits", "realnvp_toy", "flow_matching_toy"):
         train.train(cli.load_config(f"configs/{name}.py:debug", fields), str(folder / name))
     return folder
 
@@ -33,12 +33,41 @@ def test_the_likeliest_value_alone_is_what_temperature_zero_draws(runs):
     assert (runs / "markov_digits" / "samples" / "num_2_temperature_1_seed_0_top_k_1.npy").is_file()
 
 
+def test_a_diffusion_model_draws_by_the_sampler_that_is_asked_for(runs, monkeypatch, capsys):
+    run = str(runs / "flow_matching_toy")
+    plain, same = use.sample_run(run, num=4), use.sample_run(run, num=4, sampler="ddim", sampler_steps=50)
+    np.testing.assert_array_equal(plain, same)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    capsys.readouterr()
+    other = use.sample_run(run, num=4, sampler="heun", sampler_steps=18, spacing="karras")
+    assert np.abs(other - plain).min() > 0
+    named = "num_4_temperature_1_seed_0_sampler_heun_sampler_steps_18_spacing_karras"
+    assert (runs / "flow_matching_toy" / "samples" / f"{named}.npy").is_file()
+    steps = capsys.readouterr().err.split("\r")[1:]
+    assert sorted(steps) == sorted(f"  drawing: step {i}/17" + "\n" * (i == 17) for i in range(1, 18))
+
+
+def test_a_diffusion_model_completes_test_examples(runs):
+    run = str(runs / "flow_matching_toy")
+    one, two = (use.sample_run(run, num=4, given=0.5, sampler_steps=5, resample=r) for r in (1, 2))
+    np.testing.assert_array_equal(one[:, 0], two[:, 0])
+    assert (one[:, 1] != two[:, 1]).all()
+    assert len(list((runs / "flow_matching_toy" / "samples").glob("*given_0.5_sampler_steps_5_resample_*.npy"))) == 2
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("realnvp_toy", {"given": 0.5}, "are for autoregressive models; coupling_flow is none"),
+        ("realnvp_toy", {"given": 0.5}, "diffusion models too; coupling_flow is neither"),
         ("markov_digits", {"given": 0.5, "prompt": "x"}, "two ways to begin"),
         ("markov_digits", {"prompt": "x"}, "--prompt is for models of text"),
+        ("markov_digits", {"sampler": "heun"}, "--sampler is for diffusion models; markov is none"),
+        ("markov_digits", {"guidance": 0.0}, "--guidance is for diffusion models; markov is none"),
+        ("markov_digits", {"given": 0.5, "resample": 2}, "--resample is for diffusion models; markov is none"),
+        ("flow_matching_toy", {"resample": 2}, "--resample is for --given, which completes test examples"),
+        ("flow_matching_toy", {"guidance": 2.0}, "guidance=2.0 needs a model that was trained with and without"),
+        ("flow_matching_toy", {"given": 0.5, "top_k": 2}, "--mode=sample: top_k, top_p, method and num_sites are for"),
+        ("flow_matching_toy", {"temperature": (1.0, 0.5)}, "--mode=sample: a diffusion model has one temperature"),
         ("markov_digits", {"temperature": (1.0, 0.5)}, "--mode=sample: an autoregressive model has one temperature"),
     ],
 )

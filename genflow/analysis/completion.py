@@ -78,10 +78,14 @@ def log_prob_of_part(
     return jnp.where(whole_sites(model.sites, part, x.shape), terms, 0.0).sum(1)
 
 
-def comes_first(model: Model, known: Bool[Array, "*event"], shape: tuple[int, ...]) -> bool:
-    """True where the model's order puts all that is known before all that is not, so that `complete` is exact."""
-    if model.sites is None:
-        return False
+def can_complete(model: Model, known: Bool[Array, "*event"], shape: tuple[int, ...]) -> bool:
+    """True where `complete` takes what is known into account, all of it.
+
+    That is where an autoregressive model's order puts it before all that is not known, and of a diffusion model, which
+    has no order, everywhere.
+    """
+    if model.complete is None or model.sites is None:
+        return model.complete is not None and model.diffusion is not None
     marked = np.asarray(whole_sites(model.sites, known, (1, *shape)))[0]
     return bool((marked[:-1] >= marked[1:]).all())
 

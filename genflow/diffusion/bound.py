@@ -9,11 +9,14 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from genflow.core import Denoised, Key, Path, Spec, sum_event
 from genflow.diffusion.path import at, diffuse, log_snr, time_of_log_snr
 from genflow.distributions import normal_kl, normal_log_prob
+
+GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 def prior_term(path: Path, x: Float[Array, "B *event"]) -> Float[Array, " B"]:
@@ -43,11 +46,15 @@ def decoder_log_prob(spec: Spec, path: Path, x: Array, z: Array) -> Float[Array,
 
 
 def spread(key: Key, num: int) -> Float[Array, " num"]:
-    """Numbers that are each uniform in [0, 1), and all together evenly spread: their means vary far less.
+    """Numbers that are each uniform in [0, 1), and evenly spread, all of them and any first few: means vary far less.
+
+    Steps of the golden ratio from a random start, where the paper takes steps of 1 / num: a batch that is filled up
+    keeps its first examples only, which then had seen a part of the times.
 
     Reference: Kingma et al. (2021), arXiv:2107.00630, appendix I.1.
     """
-    return (jax.random.uniform(key) + jnp.arange(num) / num) % 1.0
+    steps = np.arange(num) * GOLDEN_RATIO % 1.0
+    return (jax.random.uniform(key) + jnp.asarray(steps, jnp.float32)) % 1.0
 
 
 def continuous_bound(

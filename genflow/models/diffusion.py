@@ -14,13 +14,15 @@ from jaxtyping import Array, Float, PyTree
 from genflow.bijectors.continuous import every_direction, one_direction
 from genflow.core import Batch, Denoised, Diffusion, Model, Params, Path, Spec, sum_event
 from genflow.dequantize import Dequantizer, centered
-from genflow.diffusion.guidance import guided
+from genflow.diffusion.guidance import classifier_free, classifier_guided
 from genflow.diffusion.transport import transport, transport_with_log_det
 from genflow.distributions import normal_log_prob
 from genflow.models.flow import conditioning, draw_condition
 from genflow.samplers import diffusion as samplers
+from genflow.samplers.steps import NO_VARIANCE
 
 EXACT_DIMS = 16  # of data whose divergence is exact
+RESAMPLE = 4  # of a completion: how often each step is taken
 LIKELIHOODS = ("bound", "ode")
 
 
@@ -52,6 +54,7 @@ class Sampling(NamedTuple):
     sampler: str = "ddim"
     num_steps: int = 50
     guidance: float = 0.0  # w of (1 + w) conditional - w unconditional; 0: the conditional model
+    spacing: str = "linear"  # of the times: one of `samplers.SPACINGS`
 
 
 class Likelihood(NamedTuple):
@@ -80,14 +83,16 @@ def diffusion(
     """
     _check(sampling, likelihood, conditional, drop_condition)
     view, exact = _view(spec, process, conditional), spec.dims <= EXACT_DIMS
+    if sampling.sampler == "ancestral_learned":
+        _check_variance(spec, process, view)
 
     def init(key, batch):
         return {"model": process.init(key, view.scaled(batch), view.condition(batch))}, process.state
 
     def loss(params, state, key, batch):
-        key, key_drop = jax.random.split(key)
         c = view.condition(batch)
         if drop_condition:
+            key, key_drop = jax.random.split(key)
             c = c * jax.random.bernoulli(key_drop, 1 - drop_condition, (len(c), 1))
         values, state, metrics = process.loss(params["model"], state, key, view.scaled(batch), c)
         return values.mean(), (state, metrics)
@@ -100,7 +105,7 @@ def diffusion(
         return process.terms(params["model"], key, view.scaled(batch), view.condition(batch), i)
 
     encode, decode, ode_log_prob = _by_ode(spec, process, view, likelihood)
-    sample = _sample(spec, process, view, sampling)
+    sample, complete = _sample(spec, process, view, sampling, drop_condition)
     by_ode = likelihood.by == "ode"
     kind = ("exact" if spec.bins is None else "lower") if exact else "estimate"
     return Model(
@@ -111,6 +116,7 @@ def diffusion(
         kind if by_ode else "average",
         encode,
         decode,
+        complete=complete,
         diffusion=Diffusion(
             view.path,
             view.denoise,
@@ -130,6 +136,7 @@ class _View(NamedTuple):
     noise: Dequantizer
     condition: Callable[[Batch], Array | None]
     nothing: Callable[[int], Array | None]  # no condition, for so many examples
+    drawn_condition: Callable[..., Array | None]  # (key, num, cond): what is not given of it is drawn
     scaled: Callable[..., Array]
     path: Callable[[Params], Path]
     denoise: Callable[..., Denoised]
@@ -141,6 +148,9 @@ def _view(spec, process, conditional):
     def nothing(num):
         return jnp.zeros((num, spec.num_classes + spec.cond_dims)) if conditional else None
 
+    def drawn_condition(key, num, cond):
+        return condition(draw_condition(spec, key, num) | dict(cond or {})) if conditional else None
+
     def scaled(batch, key=None):
         return noise.forward({}, batch["x"], None, key)[0].astype(jnp.float32)
 
@@ -148,29 +158,69 @@ def _view(spec, process, conditional):
         c = condition(cond) if cond else nothing(len(z))
         return process.denoise(params["model"], z, jnp.broadcast_to(t, z.shape[:1]), c)
 
-    return _View(noise, condition, nothing, scaled, lambda params: process.path(params["model"]), denoise)
+    def path(params):
+        return process.path(params["model"])
+
+    return _View(noise, condition, nothing, drawn_condition, scaled, path, denoise)
 
 
-def _sample(spec, process, view, sampling):
-    """Model.sample, with any sampler."""
-    conditional = view.nothing(1) is not None
+def _sample(spec, process, view, sampling, drop_condition):
+    """Model.sample and Model.complete, with any sampler."""
 
-    def sample(params, state, key, num, cond=None, temperature=1.0, sampler="", num_steps=0, guidance=None):
+    def sample(
+        params,
+        state,
+        key,
+        num,
+        cond=None,
+        temperature=1.0,
+        sampler="",
+        num_steps=0,
+        guidance=None,
+        spacing="",
+        classifier=None,
+        known=None,
+        progress=None,
+    ):
         key_cond, key_noise, key = jax.random.split(key, 3)
-        batch = draw_condition(spec, key_cond, num) | dict(cond or {}) if conditional else {}
+        c = view.drawn_condition(key_cond, num, cond)
         weight = sampling.guidance if guidance is None else guidance
-        path = view.path(params)
-        times = jnp.asarray(samplers.linear_times(path, num_steps or sampling.num_steps), jnp.float32)
+        _check_use(temperature, weight, c is not None, drop_condition)
+        path, sampler = view.path(params), samplers.chosen(sampler or sampling.sampler)
+        times = samplers.spaced_times(path, num_steps or sampling.num_steps, spacing or sampling.spacing)
         z = temperature * path.prior_std * jax.random.normal(key_noise, (num, *spec.shape))
 
-        def denoise(z, t):
-            found = view.denoise(params, state, z, t, batch)
-            return guided(found, view.denoise(params, state, z, t), path, z, t, weight) if weight else found
+        def conditional(z, t, c=c):
+            return process.denoise(params["model"], z, jnp.broadcast_to(t, z.shape[:1]), c)
 
-        chosen = samplers.SAMPLERS[sampler or sampling.sampler]()
-        return view.noise.inverse(samplers.draw(chosen, denoise, path, times, key, z, temperature))
+        denoise = classifier_free(conditional, c, weight) if weight else conditional
+        denoise = classifier_guided(denoise, path, classifier) if classifier else denoise
+        return view.noise.inverse(samplers.draw(sampler, denoise, path, times, key, z, temperature, known, progress))
 
-    return sample
+    def complete(
+        params,
+        state,
+        key,
+        x,
+        known,
+        cond=None,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        method="cached",
+        num_sites=None,
+        resample=RESAMPLE,
+        **how,
+    ):
+        if top_k or top_p < 1 or method != "cached" or num_sites is not None:
+            raise ValueError("top_k, top_p, method and num_sites are for models that draw sites in order")
+        if resample < 1:
+            raise ValueError(f"resample={resample}: expected 1 or more")
+        given = samplers.Known(view.scaled({"x": x}), jnp.broadcast_to(known, x.shape), resample)
+        drawn = sample(params, state, key, len(x), cond, temperature, known=given, **how)
+        return jnp.where(given.mask, x, drawn).astype(jnp.float32)
+
+    return sample, complete
 
 
 def _by_ode(spec, process, view, likelihood):
@@ -207,6 +257,7 @@ def _check(sampling, likelihood, conditional, drop_condition):
     for name, value, known in (
         ("likelihood", likelihood.by, LIKELIHOODS),
         ("sampler", sampling.sampler, samplers.SAMPLERS),
+        ("spacing", sampling.spacing, samplers.SPACINGS),
     ):
         if value not in known:
             raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}")
@@ -218,3 +269,24 @@ def _check(sampling, likelihood, conditional, drop_condition):
         )
     if sampling.num_steps < 2:
         raise ValueError(f"sampler_steps={sampling.num_steps}: expected 2 or more")
+
+
+def _check_variance(spec, process, view):
+    """Of the network's shapes alone: whether it says a variance."""
+
+    def variance(key):
+        z, c = jnp.zeros((2, *spec.shape)), view.nothing(2)
+        return process.denoise(process.init(key, z, c), z, jnp.ones(2), c).log_variance
+
+    if jax.eval_shape(variance, jax.random.key(0)) is None:
+        raise ValueError(NO_VARIANCE)
+
+
+def _check_use(temperature, weight, conditional, drop_condition):
+    if isinstance(temperature, tuple):
+        raise ValueError("a diffusion model has one temperature")
+    if weight and not (conditional and drop_condition):
+        raise ValueError(
+            f"guidance={weight} needs a model that was trained with and without conditions: conditional=True and "
+            "drop_condition"
+        )

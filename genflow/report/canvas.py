@@ -5,8 +5,9 @@ import re
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 # Every colour of the report by role. The page declares them as CSS variables of these names, and `svg` writes the
 # variables into the figures, so that one figure serves the light theme, the dark theme and print.
@@ -52,6 +53,12 @@ STYLE = {
     "svg.hashsalt": "genflow",  # the same run draws the same bytes
 }
 NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Labels the powers of ten of a logarithmic axis as numbers, and nothing between them."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def axes(width: float, height: float, left: float, right: float, bottom: float, top: float) -> Axes:

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-from genflow.report.canvas import LIGHT, style
+from genflow.report.canvas import LIGHT, plain_numbers, style
 
 WIDTH, HEIGHT = 4.4, 3.4  # of a panel, inches
 COLORS = matplotlib.colormaps["viridis"]
@@ -35,8 +34,8 @@ def quality(
             panel.axhline(floors[name], color=LIGHT["faint"], lw=0.8, dashes=(4, 2), label="test data")
             panel.set(xscale="log", yscale="log", xlabel="network calls for a sample", ylabel=label)
             panel.set_xticks(sorted({row["calls"] for row in rows}))
-            panel.xaxis.set_major_formatter(ScalarFormatter())
-            panel.xaxis.set_minor_formatter(NullFormatter())
+            plain_numbers(panel.xaxis)
+            plain_numbers(panel.yaxis)
             panel.tick_params(axis="x", labelrotation=60, labelsize=7)
         figure.suptitle(title, x=0.01, ha="left")
         figure.legend(*panel.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=7)

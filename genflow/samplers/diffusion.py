@@ -1,7 +1,7 @@
-"""Samplers of diffusion models: one loop, and one short step for each of them.
+"""The loop of every sampler of diffusion models: steps from noise to data, whole or around what is known.
 
-A step goes from time t to an earlier s: step(denoise, path, key, z, t, s, memory, temperature) -> (z, memory), with
-denoise(z, t) -> Denoised for a scalar t. The loop ends at the path's start with what the network expects of the data.
+`steps` has the samplers, `times` where they stop. The loop ends at the path's start with what the network expects of
+the data: (number of times - 1) * calls a step + 1 network calls, all of them compiled once.
 """
 
 from collections.abc import Callable
@@ -9,21 +9,42 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int
 
-from genflow.core import Denoised, Key, Path
-from genflow.diffusion.path import at
+from genflow.core import Key, Path
+from genflow.diffusion.path import diffuse
+from genflow.samplers.steps import SAMPLERS, Denoise, Sampler, renoise
+from genflow.samplers.times import SPACINGS, spaced_times
 
-Denoise = Callable[[Array, Array], Denoised]
+__all__ = ["SAMPLERS", "SPACINGS", "Denoise", "Known", "Sampler", "chosen", "draw", "spaced_times"]
+REPORTS = 50  # of a loop's progress
 
 
-class Sampler(NamedTuple):
-    """A step, the memory that it begins with (z -> memory), and how often it asks the network."""
+class Known(NamedTuple):
+    """What is given of the data: where `mask` is True, z is replaced by the noised x after every step.
 
-    step: Callable[..., tuple[Array, PyTree]]
-    start: Callable[[Array], PyTree] = lambda z: ()
-    calls: int = 1
+    That alone is not exact: the rest of z was drawn without a look at x. Taking each step `resample` times, with a step
+    of noise between, lets the two parts agree; the conditional distribution is reached as steps grow small and
+    `resample` large.
+
+    Reference: Song et al. (2021), arXiv:2011.13456, appendix I.2 (replacement); Lugmayr et al. (2022), RePaint,
+      arXiv:2201.09865, algorithm 1 with jumps of one step.
+    """
+
+    x: Float[Array, "B *event"]
+    mask: Bool[Array, "*event"]
+    resample: int = 1
+
+
+def chosen(name: str) -> Sampler:
+    """The sampler of a name.
+
+    Raises:
+      ValueError: there is none.
+    """
+    if name not in SAMPLERS:
+        raise ValueError(f"sampler={name!r}: expected one of {', '.join(SAMPLERS)}")
+    return SAMPLERS[name]()
 
 
 def draw(
@@ -32,57 +53,56 @@ def draw(
     path: Path,
     times: Float[Array, " N"],
     key: Key,
-    z: Array,
+    z: Float[Array, "B *event"],
     temperature: float | Array = 1.0,
-) -> Array:
-    """Walks z from times[0] down to times[-1] and denoises it there: (N - 1) * calls + 1 network calls, one loop."""
+    known: Known | None = None,
+    progress: Callable[[Int, int], None] | None = None,
+) -> Float[Array, "B *event"]:
+    """Walks z from times[0] down to times[-1] and denoises it there.
+
+    Args:
+      known: what the result agrees with.
+      progress: called on the host with the number of steps done and of all, every few per cent.
+    """
+    step = sampler.step if known is None else _around(sampler, known)
+    num_steps = len(times) - 1
 
     def one(carry, inputs):
         z, memory = carry
-        t, s, key = inputs
-        return sampler.step(denoise, path, key, z, t, s, memory, temperature), None
+        i, t, s, key = inputs
+        if progress is not None:
+            _report(progress, i + 1, num_steps)
+        return step(denoise, path, key, z, t, s, memory, temperature), None
 
-    keys = jax.random.split(key, len(times) - 1)
-    (z, _), _ = jax.lax.scan(one, (z, sampler.start(z)), (times[:-1], times[1:], keys))
-    return denoise(z, times[-1]).x
-
-
-def linear_times(path: Path, num: int) -> Float[np.ndarray, " num"]:
-    """From the path's end to its start in equal steps, rounded to the grid where there is one."""
-    times = np.linspace(path.end, path.start, num)
-    return np.round(times * path.grid / path.end) * path.end / path.grid if path.grid else times
+    keys = jax.random.split(key, num_steps)
+    start = (z, sampler.start(z, len(times)))
+    (z, _), _ = jax.lax.scan(one, start, (jnp.arange(num_steps), times[:-1], times[1:], keys))
+    x = denoise(z, times[-1]).x
+    return x if known is None else jnp.where(known.mask, known.x, x)
 
 
-def ancestral() -> Sampler:
-    """Algorithm 2 of DDPM: z_s ~ N(mean of q(z_s | z_t, x), variance of q(z_t | z_s)), 'fixedlarge'.
+def _around(sampler, known):
+    """The step, after which z is what is known where that is; repeated from a little more noise.
 
-    Reference: Ho et al. (2020), arXiv:2006.11239, equations 6, 7 and algorithm 2.
+    No step remembers the one before it: fresh noise lies between them.
     """
 
-    def step(denoise, path, key, z, t, s, memory, temperature):
-        (a_t, sigma_t, *_), (a_s, sigma_s, *_) = at(path, t, z.ndim), at(path, s, z.ndim)
-        ratio = a_t / a_s
-        variance = sigma_t**2 - ratio**2 * sigma_s**2
-        mean = ratio * sigma_s**2 / sigma_t**2 * z + a_s * variance / sigma_t**2 * denoise(z, t).x
-        return mean + temperature * jnp.sqrt(variance) * jax.random.normal(key, z.shape), memory
+    def whole(denoise, path, key, z, t, s, memory, temperature):
+        def once(z, inputs):
+            i, key = inputs
+            key_back, key_step, key_noise = jax.random.split(key, 3)
+            z = jnp.where(i == 0, z, renoise(path, key_back, z, s, t, temperature))
+            z, _ = sampler.step(denoise, path, key_step, z, t, s, memory, temperature)
+            noise = temperature * jax.random.normal(key_noise, z.shape)
+            return jnp.where(known.mask, diffuse(path, s, known.x, noise), z), None
 
-    return Sampler(step)
+        keys = jax.random.split(key, known.resample)
+        return jax.lax.scan(once, z, (jnp.arange(known.resample), keys))[0], memory
 
-
-def ddim(eta: float = 0.0) -> Sampler:
-    """z_s = alpha_s x + sqrt(sigma_s^2 - c^2) noise + c fresh noise, c = eta times the ancestral deviation.
-
-    Reference: Song et al. (2021), Denoising diffusion implicit models, arXiv:2010.02502, equations 12 and 16.
-    """
-
-    def step(denoise, path, key, z, t, s, memory, temperature):
-        (a_t, sigma_t, *_), (a_s, sigma_s, *_) = at(path, t, z.ndim), at(path, s, z.ndim)
-        prediction = denoise(z, t)
-        std = eta * sigma_s / sigma_t * jnp.sqrt(sigma_t**2 - (a_t / a_s) ** 2 * sigma_s**2)
-        mean = a_s * prediction.x + jnp.sqrt(sigma_s**2 - std**2) * prediction.noise
-        return mean + temperature * std * jax.random.normal(key, z.shape), memory
-
-    return Sampler(step)
+    return whole
 
 
-SAMPLERS = {"ancestral": ancestral, "ddim": ddim}
+def _report(progress, done, num):
+    every = max(num // REPORTS, 1)
+    report = lambda: jax.debug.callback(lambda done: progress(int(done), num), done)  # noqa: E731
+    jax.lax.cond((done % every == 0) | (done == num), report, lambda: None)
