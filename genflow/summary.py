@@ -13,7 +13,7 @@ import numpy as np
 
 from genflow import provenance
 from genflow import workdir as folders
-from genflow.analysis import importance, latents
+from genflow.analysis import importance, latents, variational_bound
 from genflow.checkpoint import digest
 from genflow.core import Params
 from genflow.data.transforms import binarize
@@ -21,7 +21,7 @@ from genflow.evaluate import Score, log_probs, score, unit
 from genflow.experiment import EVAL_STREAM, Experiment, place_batch
 from genflow.metrics import Stopwatch, read_rows
 from genflow.models.baseline import baselines
-from genflow.pictures import draw
+from genflow.pictures import draw, draw_bound
 from genflow.report import write_report
 from genflow.step import TrainState
 from genflow.trained import Trained, choose
@@ -38,9 +38,11 @@ def finish(
     with watch.measure("eval"):
         scores = part_scores(trained, experiment.config.seed)
         references = baseline_scores(experiment) if experiment.config.eval.baselines else {}
-        found = diagnostics(trained)
+        terms = bound_terms(trained)
+        found = diagnostics(trained, terms)
     with watch.measure("samples"):
         pictures, broken = draw(trained, output)
+        pictures |= draw_bound(terms, output) if terms else {}
     record = make_record(trained, scores, references, broken, watch.seconds) | found
     folders.write_text(output / "record.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
     with watch.measure("report"):
@@ -105,8 +107,22 @@ def baseline_scores(experiment: Experiment) -> dict[str, Score]:
     return scores
 
 
-def diagnostics(trained: Trained) -> dict:
-    """What importance weights say of a model that has a target, and the test data of one that has latents.
+def bound_terms(trained: Trained) -> variational_bound.Terms | None:
+    """Every term of the bound of a model with a chain of steps, on some test examples; None for any other model."""
+    experiment = trained.experiment
+    if experiment.model.diffusion is None or not experiment.model.diffusion.num_terms:
+        return None
+    test, config, devices = experiment.evaluation["test"], experiment.config.eval, experiment.mesh.shape["data"]
+    num_terms = experiment.model.diffusion.num_terms
+    num = variational_bound.affordable(num_terms, min(test.num, config.max_examples or test.num))
+    size = min(config.batch_size, math.ceil(num / devices) * devices)
+    key = jax.random.fold_in(jax.random.key(experiment.config.seed), EVAL_STREAM)
+    run = experiment.model, experiment.spec, trained.params, trained.state
+    return variational_bound.terms(*run, key, test, size, num, place_batch(experiment))
+
+
+def diagnostics(trained: Trained, terms: variational_bound.Terms | None = None) -> dict:
+    """What importance weights say of a model that has a target, and the test data of one that has latents or a chain.
 
     Returns the lines and their heading, as record.json has them; of any other model no lines.
     """
@@ -118,6 +134,9 @@ def diagnostics(trained: Trained) -> dict:
         num = min(test.num, config.max_examples or latents.NUM_EXAMPLES, latents.NUM_EXAMPLES)
         figures = latents.diagnostics(*run, key, test, config.batch_size, num, place)
         heading = f"Latent variables, on {num:,} test examples"
+    if terms:
+        figures, num = terms.parts(), terms.num_examples
+        heading = f"Terms of the variational bound, on {num:,} test examples"
     lines = [_line(name, Score(value, error, num)) for name, (value, error) in figures.items()]
     return {"diagnostics": lines, "diagnostics_heading": heading if lines else ""}
 
@@ -187,6 +206,8 @@ def table(record: Mapping, workdir: pathlib.Path) -> str:
     mark = {"lower": "<= ", "average": "<= ", "estimate": "~ "}.get(record["bound"], "")
     lines = [
         f"{record['split']} {record['unit']} on {record['num_examples']} examples ({record['data']}), lower is better"
+        if record["bound"] != "none"
+        else f"{record['model']} has no likelihood ({record['data']}); look at its samples"
     ]
     lines += [
         f"  {name:<40}{_figure(value, error, mark if i == len(rows) - 1 else '')}"
