@@ -7,17 +7,20 @@ import jax
 import numpy as np
 
 from genflow.analysis import traversal
-from genflow.analysis.completion import comes_first
+from genflow.analysis.completion import can_complete
+from genflow.analysis.interpolation import interpolate
+from genflow.analysis.variational_bound import Terms
 from genflow.core import Spec
 from genflow.data.text import decode
 from genflow.evaluate import completer, nonfinite, round_trip, sampler
 from genflow.experiment import Experiment
-from genflow.report import figures, images, sound, text
+from genflow.report import diffusion, figures, images, sound, text
 from genflow.trained import Trained
 
 PICTURE_EXAMPLES = 12  # a row of samples or reconstructions
 SCATTER_EXAMPLES = 2_000
 SOUNDS, SOUNDS_IN_A_ROW = 6, 3
+PAIRS, POINTS = 3, 8  # of test images between which one walks, and images of a walk
 COMPLETIONS = 3  # of each occluded example
 CONTINUATIONS = 3  # of as many prompts, from all over the test part
 
@@ -25,6 +28,13 @@ CONTINUATIONS = 3  # of as many prompts, from all over the test part
 def draw(trained: Trained, workdir: pathlib.Path) -> tuple[dict, int]:
     """The sections of the report that show the model, each also as files in samples/; how many samples are broken."""
     return DRAW[trained.experiment.spec.kind](trained, workdir)
+
+
+def draw_bound(terms: Terms, workdir: pathlib.Path) -> dict:
+    """The section of the report that shows the terms of a variational bound, also as a file in samples/."""
+    picture = diffusion.bound_terms(terms.means, terms.errors, terms.unit)
+    _write_png(workdir, "terms_of_the_bound", picture.rows[""])
+    return {"Terms of the bound": picture}
 
 
 def save(spec: Spec, drawn: np.ndarray, stem: str) -> list[str]:
@@ -53,7 +63,9 @@ def _draw_images(trained, workdir):
         "Samples": images.samples(sheet, spec.bins),
         "Test images": images.samples(test["x"], spec.bins),
     }
-    if experiment.model.encode is not None and experiment.model.latent is None:
+    if experiment.model.diffusion is not None:
+        pictures |= _walks(trained, test, workdir)
+    elif experiment.model.encode is not None and experiment.model.latent is None:
         first = {name: a[:PICTURE_EXAMPLES] for name, a in test.items()}
         back = round_trip(experiment.model, trained.params, trained.state, first)
         pictures["Reconstructions"] = images.reconstructions(first["x"], back, spec.bins)
@@ -69,6 +81,18 @@ def _draw_images(trained, workdir):
         pictures["Completions"] = images.completions(first["x"], known, completed, spec.bins)
         _write_png(workdir, "completions", images.stacked(pictures["Completions"]))
     return pictures, nonfinite(sheet)
+
+
+def _walks(trained, test, workdir):
+    """Between the first test images and those after them; nothing where the model has no latents."""
+    experiment, pairs = trained.experiment, min(PAIRS, len(test["x"]) // 2)
+    if experiment.model.encode is None or not pairs:
+        return {}
+    ones, others = ({name: a[i * pairs : (i + 1) * pairs] for name, a in test.items()} for i in (0, 1))
+    walks = interpolate(experiment.model, trained.params, trained.state, ones, others, POINTS)
+    picture = images.interpolations(ones["x"], walks, others["x"], experiment.spec.bins)
+    _write_png(workdir, "interpolations", images.stacked(picture))
+    return {"Interpolations": picture}
 
 
 def _latents(trained, batch, key):
@@ -88,7 +112,7 @@ def _latents(trained, batch, key):
 def _completed(trained, batch, known, num):
     """A batch of test examples drawn anew, `num` times, but for what is known; empty where the model cannot do it."""
     experiment, model = trained.experiment, trained.experiment.model
-    if model.complete is None or not comes_first(model, known, experiment.spec.shape):
+    if not can_complete(model, known, experiment.spec.shape):
         return []
     draw = completer(
         model, trained.params, trained.state, batch["x"], known, _conditions(experiment, batch, len(batch["x"]))

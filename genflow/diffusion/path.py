@@ -34,6 +34,19 @@ def at(path: Path, t: Float[Array, "*B"], ndim: int) -> Point:
     return Point(*(a.reshape(shape) for a in (alpha, sigma, alpha_rate, sigma_rate)))
 
 
+def sde(point: Point) -> tuple[Array, Array]:
+    """(f, g^2) of the SDE dz = f z dt + g dw that has a path's marginals.
+
+    d alpha / dt = f alpha, and d sigma^2 / dt = 2 f sigma^2 + g^2.
+
+    >>> point = at(Path(lambda t: 1.0 - t, lambda t: t, 0.0, 1.0), jnp.asarray(0.5), 2)
+    >>> [float(a) for a in sde(point)]
+    [-2.0, 2.0]
+    """
+    rate = point.alpha_rate / point.alpha
+    return rate, 2 * point.sigma * (point.sigma_rate - rate * point.sigma)
+
+
 def log_snr(path: Path, t: Array) -> Array:
     """2 log(alpha / sigma)."""
     return 2.0 * (jnp.log(path.alpha(t)) - jnp.log(path.sigma(t)))
@@ -120,3 +133,56 @@ def linear_interpolant(start: float = 1e-4, end: float = 1 - 1e-4) -> Path:
     Reference: Lipman et al. (2023), Flow matching, arXiv:2210.02747, equation 20 with sigma_min = 0 and time reversed.
     """
     return Path(lambda t: 1.0 - t, lambda t: t, start, end)
+
+
+def vp_sde(beta_min: float = 0.1, beta_max: float = 20.0, start: float = 1e-5) -> Path:
+    """dz = -beta / 2 z dt + sqrt(beta) dw with beta rising linearly from t = 0 to 1: DDPM's chain without steps.
+
+    Args:
+      start: the time of data, at which sigma is about sqrt(beta_min start).
+
+    Reference: Song et al. (2021), Score-based generative modeling through SDEs, arXiv:2011.13456, equations 11 and 29;
+      training and likelihoods start at 1e-5 in the official code, samples of images end at 1e-3.
+    """
+
+    def log_alpha(t):
+        return -0.25 * t**2 * (beta_max - beta_min) - 0.5 * t * beta_min
+
+    return Path(
+        lambda t: jnp.exp(log_alpha(t)),
+        lambda t: jnp.sqrt(-jnp.expm1(2 * log_alpha(t))),
+        start,
+        1.0,
+    )
+
+
+def sub_vp_sde(beta_min: float = 0.1, beta_max: float = 20.0, start: float = 1e-5) -> Path:
+    """dz = -beta / 2 z dt + sqrt(beta (1 - alpha^4)) dw: alpha of `vp_sde`, sigma the square of its sigma.
+
+    Reference: Song et al. (2021), arXiv:2011.13456, equations 12 and 29.
+    """
+    preserving = vp_sde(beta_min, beta_max, start)
+    return preserving._replace(sigma=lambda t: preserving.sigma(t) ** 2)
+
+
+def ve_sde(sigma_min: float = 0.01, sigma_max: float = 50.0) -> Path:
+    """dz = sqrt(d sigma^2 / dt) dw with sigma = sigma_min (sigma_max / sigma_min)^t: noise is added, nothing shrinks.
+
+    sigma is in units of the scaled data. Official code has it for images in [0, 1]; for the same in [-1, 1] it doubles.
+
+    Args:
+      sigma_max: about the largest distance between two examples (Song and Ermon 2020, arXiv:2006.09011, technique 1).
+
+    Reference: Song et al. (2021), arXiv:2011.13456, equation 9 and appendix C.
+    """
+    rate = float(np.log(sigma_max / sigma_min))
+    return Path(jnp.ones_like, lambda t: sigma_min * jnp.exp(rate * t), 0.0, 1.0, prior_std=sigma_max)
+
+
+def karras(sigma_min: float = 0.002, sigma_max: float = 80.0) -> Path:
+    """alpha = 1, sigma = t: time is the noise level.
+
+    Reference: Karras et al. (2022), Elucidating the design space of diffusion-based generative models,
+      arXiv:2206.00364, table 1.
+    """
+    return Path(jnp.ones_like, lambda t: t, sigma_min, sigma_max, prior_std=sigma_max)

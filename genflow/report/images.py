@@ -115,6 +115,19 @@ def levels(images: Images, decoded: Mapping[int, Images], bins: int | None) -> P
     return Picture(rows, "Levels from the first, furthest from the data, are inferred; the others are drawn anew.")
 
 
+def interpolations(ones: Images, walks: Num[np.ndarray, "p n h w c"], others: Images, bins: int | None) -> Picture:
+    """Returns a row for each pair of images: the one, a walk between their reconstructions, the other."""
+    rows = {}
+    for i, (one, walk, other) in enumerate(zip(ones, walks, others, strict=True)):
+        shown = np.stack([one, *walk, other])
+        rows[f"pair {i + 1}"] = tiles(shown, bins, len(shown))
+    ends = np.stack([walks[:, 0] - ones.astype(np.float32), walks[:, -1] - others.astype(np.float32)])
+    largest = np.abs(ends).max(where=np.isfinite(ends), initial=0)
+    difference = f"{largest:.3g}" + (f" of {bins - 1} levels" if bins else "")
+    note = f"Two test images and the arc between their latents; its ends differ from them by {difference} at most."
+    return Picture(rows, f"{note} {broken_note(walks.reshape(-1, *walks.shape[2:]))}".strip())
+
+
 def stacked(picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
     """Returns the rows of a picture of strips as one sheet."""
     grid = np.concatenate([np.pad(row, ((0, GAP), (0, 0), (0, 0))) for row in picture.rows.values()])[:-GAP]
