@@ -21,12 +21,24 @@ CHOICES = {
     "model.gradient": ("reparameterized", "doubly_reparameterized"),
     "model.likelihood": ("auto", "autoregressive", "bernoulli", "bound", "gaussian", "logistic", "mixture", "ode"),
     "model.memory": ("store", "remat", "invert"),
-    "model.coupling": ("affine", "additive", "spline"),
+    "model.coupling": ("affine", "additive", "spline", "independent", "optimal_transport"),
     "model.inference": ("bottom_up", "bidirectional"),
     "model.layer": ("row", "diagonal"),
     "model.positions": ("learned", "rotary"),
     "model.posterior": ("gaussian", "planar", "iaf", "coupling"),
+    "model.objective": ("simple", "vlb", "hybrid", "denoising", "sliced"),
+    "model.path": ("linear", "trigonometric"),
+    "model.prediction": ("noise", "data", "v", "score"),
+    "model.schedule": ("linear", "cosine", "fixed", "monotone"),
+    "model.sde": ("vp", "sub_vp", "ve"),
+    "model.variance": ("large", "small", "learned"),
+    "model.weighting": ("sigma", "likelihood"),
     "model.prior": ("normal", "coupling", "autoregressive", "mixture", "vamp"),
+    "model.sampler": (
+        *("ancestral", "ancestral_learned", "ancestral_small", "annealed_langevin", "ddim", "dpm_solver_pp_2m", "heun"),
+        *("heun_churn", "predictor_corrector", "probability_flow", "reverse_sde"),
+    ),
+    "model.spacing": ("linear", "quadratic", "log_snr", "karras"),
 }
 # Fields that must be above zero; every other number must be finite and not negative (but see SIGNED).
 POSITIVE = (

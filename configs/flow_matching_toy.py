@@ -1,6 +1,6 @@
-"""Flow matching with straight paths on two moons.
+"""Flow matching with straight paths on two moons, the noise of a batch paired with its data by optimal transport.
 
-Paper: Lipman et al. (2023), arXiv:2210.02747
+Paper: Tong et al. (2023), arXiv:2302.00482
 Run: python main.py --config=configs/flow_matching_toy.py
 Expect: nats above the data's entropy, 2.3939 (test, no published figure), not run
 """
@@ -11,13 +11,14 @@ from configs import common
 def get_config(arg=""):
     c = common.base()
     c.data.name = "moons"
-    c.data.batch_size = 512
-    c.model.update(name="flow_matching", width=128, blocks=3)
-    c.model.update(sampler="ddim", sampler_steps=50, guidance=0.0, conditional=False, drop_condition=0.0)
-    c.model.update(likelihood="ode", rtol=1e-5, atol=1e-5)
+    c.data.batch_size = 128
+    c.model.update(name="flow_matching", path="linear", latent_noise=0.0, coupling="optimal_transport")
+    c.model.update(width=128, multipliers=(1,), blocks=3, attention=(), heads=1, dropout=0.0, memory="store")
+    c.model.update(sampler="ddim", sampler_steps=50, guidance=0.0, spacing="linear")
+    c.model.update(likelihood="ode", rtol=1e-5, atol=1e-5, conditional=False, drop_condition=0.0)
     c.optimizer.learning_rate = 1e-3
     c.optimizer.schedule = "cosine"
-    c.train.num_steps = 10_000
+    c.train.num_steps = 5_000
     c.train.steps_per_call = 100
     c.train.log_every = 1_000
     c.train.ema_decay = 0.999

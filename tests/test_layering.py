@@ -28,7 +28,7 @@ LAYERS = (
     ("analysis", "trained"),
     ("pictures",),
     ("summary",),
-    ("detect", "estimate", "quality", "train", "use"),
+    ("bounds", "detect", "estimate", "quality", "train", "use"),
     ("cli",),
     ("benchmark", "ledger"),
 )
@@ -45,7 +45,7 @@ OWNERS = {
     "orbax": ("genflow.checkpoint",),
     "tensorboardX": ("genflow.metrics",),
     "matplotlib": ("genflow.report",),
-    "optax": ("genflow.optimizers", "genflow.step", "scripts.peers"),
+    "optax": ("genflow.diffusion.interpolants", "genflow.optimizers", "genflow.step", "scripts.peers"),
     "configs": ("main", "configs", "genflow.cli"),
     # Rivals of the benchmark, each in an environment of its own.
     **dict.fromkeys(("equinox", "flowjax", "nflows", "normflows", "torch", "zuko"), ("scripts.peers",)),

@@ -32,7 +32,13 @@ BOLTZMANN = {"name": "boltzmann", "target": "double_well", "depth": 1, "widths":
 GLOW = {"name": "glow", "levels": 2, "depth": 1, "width": 4}
 RESIDUAL = {"name": "residual_flow", "levels": 2, "depth": 1, "width": 3, "dense_width": 3}
 
+LOOSE = {"rtol": 1e-4, "atol": 1e-4}
+NCSN = {"name": "ncsn", "levels": 3, "sampler_steps": 3, "sigma_min": 0.1, "width": 4, "blocks": 1} | LOOSE
+NCSN |= {"multipliers": (1, 2), "dilations": (1, 1), "prediction": "noise"}
 MATCHING = {"name": "flow_matching", "width": 8, "blocks": 1, "sampler_steps": 3}
+UNET = {"width": 4, "multipliers": (1, 2), "blocks": 1, "attention": (2,), "dropout": 0.0, "sampler_steps": 3}
+DDPM = {"name": "ddpm", "num_steps": 4, "schedule": "cosine", "rtol": 1e-4, "atol": 1e-4}
+SCORE = {"name": "score_sde", "rtol": 1e-4, "atol": 1e-4}
 GPT = {"name": "gpt", "width": 4, "layers": 1, "heads": 2}
 PIXELCNNPP = {"name": "pixelcnnpp", "width": 4, "blocks": 1, "components": 2, "dropout": 0.0}
 
@@ -41,6 +47,7 @@ IWAE = {"name": "iwae", "latents": (3, 2), "widths": ((8,), (4,)), "samples": 1}
 LADDER = {"name": "ladder", "latents": (3, 2), "widths": ((8,), (4,))}
 VAE = {"name": "vae", "latent_dims": 3, "widths": (8,)}
 NVAE = {"name": "nvae", "width": 2, "groups": (1, 2), "channels": 2, "cells": 1, "blocks": 1, "block_cells": 1}
+VDM = {"name": "vdm", "blocks": 1, "sampler_steps": 3, "rtol": 1e-4, "atol": 1e-4}
 VDVAE = {"name": "vdvae", "blocks": ((1, 1), (4, 2)), "encoder_blocks": ((4, 2), (1, 1)), "width": 4}
 VDVAE |= {"bottleneck_width": 3, "latent_channels": 1}
 IAF_VAE = {"name": "iaf_vae", "blocks": (2,), "width": 4, "latent_channels": 1}
@@ -55,9 +62,19 @@ TABLE = {
     "boltzmann, spline": (BOLTZMANN | {"coupling": "spline", "forward_weight": 0.0}, POINTS),
     "coupling_flow": ({"name": "coupling_flow", "depth": 2, "widths": (8,), "memory": "invert"}, POINTS),
     "coupling_flow, conditional": ({"name": "coupling_flow", "depth": 1, "widths": (8,)} | GIVEN, LABELLED_POINTS),
+    "ddpm": (DDPM | {"width": 8, "blocks": 1, "sampler_steps": 3, "prediction": "v", "variance": "small"}, POINTS),
+    "ddpm, images, learned variance, steps by importance": (
+        DDPM | UNET | {"objective": "hybrid", "variance": "learned", "importance_times": True} | GIVEN,
+        LABELLED,
+    ),
+    "edm": ({"name": "edm", "width": 8, "blocks": 1, "sampler_steps": 3} | GIVEN, LABELLED_POINTS),
     "ffjord": ({"name": "ffjord", "levels": 1, "depth": 1, "widths": (3,)} | GIVEN, LABELLED),
     "ffjord_mlp": ({"name": "ffjord_mlp", "widths": (8,)} | GIVEN, LABELLED_POINTS),
-    "flow_matching": (MATCHING, POINTS),
+    "flow_matching": (MATCHING | {"latent_noise": 1.0}, POINTS),
+    "flow_matching, images, optimal transport": (
+        MATCHING | UNET | {"coupling": "optimal_transport", "path": "trigonometric", "heads": 1} | LOOSE | GIVEN,
+        LABELLED,
+    ),
     "flowpp": (FLOWPP | {"dropout": 0.0} | GIVEN, LABELLED),
     "glow": (GLOW, IMAGES),
     "glow, additive, gaussianized": (
@@ -86,6 +103,8 @@ TABLE = {
     "maf, images": (MAF | {"activation": "tanh"} | GIVEN, LABELLED),
     "markov": ({"name": "markov", "order": 3, "widths": (8,)}, BINARY),
     "markov, conditional": ({"name": "markov", "order": 5, "widths": (8,)} | GIVEN, LABELLED),
+    "ncsn": (NCSN, IMAGES),
+    "ncsn, sliced": (NCSN | {"objective": "sliced", "projections": 2}, IMAGES),
     "nice": ({"name": "nice", "depth": 2, "widths": (8,)} | GIVEN, LABELLED),
     "nsf": (NSF | GIVEN, REGRESSION),
     "nsf, autoregressive": (NSF | {"autoregressive": True, "memory": "remat"} | GIVEN, LABELLED_POINTS),
@@ -98,6 +117,11 @@ TABLE = {
     "realnvp, conditional": (REALNVP | {"memory": "remat"} | GIVEN, LABELLED),
     "residual_flow": (RESIDUAL | GIVEN, LABELLED),
     "residual_mlp_flow": ({"name": "residual_mlp_flow", "depth": 2, "widths": (8,)} | GIVEN, LABELLED_POINTS),
+    "score_sde": (SCORE | UNET | {"sde": "sub_vp"}, IMAGES),
+    "score_sde, vectors": (
+        SCORE | {"sde": "ve", "weighting": "likelihood", "width": 8, "blocks": 1, "sampler_steps": 3} | GIVEN,
+        LABELLED_POINTS,
+    ),
     "tarflow": (TARFLOW | GIVEN, LABELLED),
     "wavenet": (WAVENET, SOUND),
     "wavenet, mixture": (WAVENET | {"kernel": 3, "components": 2} | GIVEN, SOUND),
@@ -119,6 +143,8 @@ TABLE = {
     "vae, coupling posterior, coupling prior": (VAE | {"posterior": "coupling", "prior": "coupling"} | FLOWS, BINARY),
     "vae, vamp prior, autoregressive decoder": (VAE | {"prior": "vamp"} | CAUSAL, BINARY),
     "iaf_vae": (IAF_VAE, IMAGES),
+    "vdm": (VDM | {"width": 8, "schedule": "monotone"}, POINTS),
+    "vdm, images": (VDM | {"width": 4, "gamma_min": -6.0, "dropout": 0.0} | GIVEN, LABELLED),
     "vdvae": (VDVAE, BINARY),
     "vae, doubly reparameterized": (VAE | {"samples": 3, "gradient": "doubly_reparameterized"}, BINARY),
 }
@@ -162,10 +188,13 @@ def evaluated(name):
         back = model.encode and model.decode(params, state, model.encode(params, state, None, batch), batch)
         return losses, back
 
-    key, log_prob = jax.random.key(3), jax.jit(model.log_prob)  # twice the same program, with other conditions
+    key = jax.random.key(3)
+    losses, back = trained(params, key)
+    if model.log_prob is None:
+        return losses, None, back, None
+    log_prob = jax.jit(model.log_prob)  # twice the same program, with other conditions
     given = {name: a + 1 if name == "cond" else (a + 1) % spec.num_classes for name, a in batch.items() if name != "x"}
     others = log_prob(params, state, key, batch | given) if given else None
-    losses, back = trained(params, key)
     return losses, log_prob(params, state, key, batch), back, others
 
 
@@ -197,7 +226,15 @@ def test_samples_have_the_shape_and_range_of_the_data_and_follow_the_key(name):
         np.testing.assert_allclose(cold, cold[np.arange(6) % classes], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", TABLE)
+SCORED = [name for name, (section, spec) in TABLE.items() if build(section, spec).log_prob is not None]
+
+
+def test_a_model_without_log_prob_says_so():
+    without = [made(name)[0] for name in set(TABLE) - set(SCORED)]
+    assert {model.bound for model in without} == {"none"}
+
+
+@pytest.mark.parametrize("name", SCORED)
 def test_log_prob_is_nats_per_example_and_agrees_with_the_loss(name):
     model = made(name)[0]
     losses, values, *_ = evaluated(name)
@@ -213,7 +250,11 @@ def test_log_prob_is_nats_per_example_and_agrees_with_the_loss(name):
     assert model.bound in ("exact", "lower", "average", "estimate")
 
 
-AUTOREGRESSIVE = [name for name, (section, spec) in TABLE.items() if build(section, spec).complete is not None]
+def _has_an_order(model):
+    return model.complete is not None and model.diffusion is None
+
+
+AUTOREGRESSIVE = [name for name, (section, spec) in TABLE.items() if _has_an_order(build(section, spec))]
 
 
 @pytest.mark.parametrize("name", AUTOREGRESSIVE)

@@ -7,6 +7,8 @@ from genflow.core import Model, Spec
 from genflow.errors import UserError
 from genflow.models.autoregressive_flow import maf, nsf
 from genflow.models.boltzmann import boltzmann
+from genflow.models.ddpm import ddpm
+from genflow.models.edm import edm
 from genflow.models.ffjord import ffjord, ffjord_mlp
 from genflow.models.flow_matching import flow_matching
 from genflow.models.flowpp import flowpp
@@ -19,6 +21,7 @@ from genflow.models.ladder import ladder
 from genflow.models.linear_gaussian import linear_gaussian
 from genflow.models.made import made
 from genflow.models.markov import markov
+from genflow.models.ncsn import ncsn
 from genflow.models.nice import nice
 from genflow.models.nvae import nvae
 from genflow.models.pixelcnn import gated_pixelcnn, pixelcnn
@@ -26,14 +29,18 @@ from genflow.models.pixelcnnpp import pixelcnnpp
 from genflow.models.pixelrnn import pixelrnn
 from genflow.models.realnvp import coupling_flow, realnvp
 from genflow.models.residual_flow import residual_flow, residual_mlp_flow
+from genflow.models.score_sde import score_sde
 from genflow.models.transformer_flow import jet, tarflow
 from genflow.models.vae import vae
+from genflow.models.vdm import vdm
 from genflow.models.vdvae import vdvae
 from genflow.models.wavenet import wavenet
 
 MODELS = {
     "boltzmann": boltzmann,
     "coupling_flow": coupling_flow,
+    "ddpm": ddpm,
+    "edm": edm,
     "ffjord": ffjord,
     "ffjord_mlp": ffjord_mlp,
     "flow_matching": flow_matching,
@@ -51,6 +58,7 @@ MODELS = {
     "made": made,
     "maf": maf,
     "markov": markov,
+    "ncsn": ncsn,
     "nice": nice,
     "nsf": nsf,
     "nvae": nvae,
@@ -60,8 +68,10 @@ MODELS = {
     "realnvp": realnvp,
     "residual_flow": residual_flow,
     "residual_mlp_flow": residual_mlp_flow,
+    "score_sde": score_sde,
     "tarflow": tarflow,
     "vae": vae,
+    "vdm": vdm,
     "vdvae": vdvae,
     "wavenet": wavenet,
 }
