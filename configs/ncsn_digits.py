@@ -17,7 +17,7 @@ def get_config(arg=""):
     c.data.batch_size = 128
     c.model.update(name="ncsn", levels=8, sigma_min=0.06, sigma_max=2.0, objective="denoising", projections=1)
     c.model.update(prediction="noise", width=32, multipliers=(1, 2), dilations=(1, 1), blocks=1)
-    c.model.update(sampler="annealed_langevin", sampler_steps=8, spacing="linear", rtol=1e-2, atol=1e-2)
+    c.model.update(sampler="annealed_langevin", sampler_steps=8, spacing="linear")
     c.optimizer.learning_rate = 2e-3
     c.optimizer.schedule = "cosine"
     c.train.num_steps = 1_000

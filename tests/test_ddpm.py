@@ -150,7 +150,7 @@ def test_every_term_of_the_bound_has_its_closed_form(variance):
     one = jax.jit(process.bound)({}, {}, jax.random.key(3), x, None)
     loss, _, metrics = jax.jit(process.loss)({}, {}, jax.random.key(3), x, None)
     np.testing.assert_allclose(one.mean(), expected.sum(), atol=4 * float(one.std()) / 316)
-    np.testing.assert_allclose(metrics["nll"], one.mean(), rtol=1e-5)
+    assert abs(metrics["nll"] - expected.sum()) < 0.05 * expected.sum()  # at steps of equal chances
     assert loss.shape == (100_000,)
 
 
@@ -261,6 +261,8 @@ def test_drawn_steps_with_their_weights_are_unbiased():
     f = np.array([3.0, -1.0, 4.0, 1.0, 7.0])
     np.testing.assert_allclose((weights * f[i - 1]).mean(), f.mean(), rtol=0.01)
     np.testing.assert_allclose(np.bincount(i, minlength=6)[1:] / len(i), probabilities, atol=1e-4)
+    few = np.bincount(i[:50], minlength=6)[1:] / 50
+    np.testing.assert_allclose(few, probabilities, atol=0.06)
 
 
 def test_the_loss_with_drawn_steps_is_that_with_uniform_ones():

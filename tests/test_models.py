@@ -33,7 +33,7 @@ GLOW = {"name": "glow", "levels": 2, "depth": 1, "width": 4}
 RESIDUAL = {"name": "residual_flow", "levels": 2, "depth": 1, "width": 3, "dense_width": 3}
 
 LOOSE = {"rtol": 1e-4, "atol": 1e-4}
-NCSN = {"name": "ncsn", "levels": 3, "sampler_steps": 3, "sigma_min": 0.1, "width": 4, "blocks": 1} | LOOSE
+NCSN = {"name": "ncsn", "levels": 3, "sampler_steps": 3, "sigma_min": 0.1, "width": 4, "blocks": 1}
 NCSN |= {"multipliers": (1, 2), "dilations": (1, 1), "prediction": "noise"}
 MATCHING = {"name": "flow_matching", "width": 8, "blocks": 1, "sampler_steps": 3}
 UNET = {"width": 4, "multipliers": (1, 2), "blocks": 1, "attention": (2,), "dropout": 0.0, "sampler_steps": 3}
@@ -143,7 +143,7 @@ TABLE = {
     "vae, coupling posterior, coupling prior": (VAE | {"posterior": "coupling", "prior": "coupling"} | FLOWS, BINARY),
     "vae, vamp prior, autoregressive decoder": (VAE | {"prior": "vamp"} | CAUSAL, BINARY),
     "iaf_vae": (IAF_VAE, IMAGES),
-    "vdm": (VDM | {"width": 8, "schedule": "monotone"}, POINTS),
+    "vdm": (VDM | {"width": 8, "schedule": "monotone", "rtol": 1e-5, "atol": 1e-5}, POINTS),
     "vdm, images": (VDM | {"width": 4, "gamma_min": -6.0, "dropout": 0.0} | GIVEN, LABELLED),
     "vdvae": (VDVAE, BINARY),
     "vae, doubly reparameterized": (VAE | {"samples": 3, "gradient": "doubly_reparameterized"}, BINARY),
@@ -243,7 +243,8 @@ def test_log_prob_is_nats_per_example_and_agrees_with_the_loss(name):
     # the loss of an 'estimate' draws anew what log_prob holds fixed, that of an ensemble takes one member
     loose = model.bound == "estimate" or "ensemble" in name
     several = TABLE[name][0].get("samples", 1) > 1  # draws in the loss of an importance weighted bound
-    if "nll" in metrics and not several:
+    drawn = model.diffusion is not None and model.diffusion.num_terms  # steps of the bound otherwise than of the loss
+    if "nll" in metrics and not several and not drawn:
         np.testing.assert_allclose(metrics["nll"], -np.asarray(values).mean(), rtol=0.05 if loose else 1e-5)
     if model.target is None and model.latent is None and model.diffusion is None:
         np.testing.assert_allclose(loss, metrics["nll"], rtol=1e-5)
@@ -283,7 +284,11 @@ def test_an_autoregressive_model_keeps_what_is_known_and_scores_every_site(name)
     np.testing.assert_allclose(terms.sum(1), evaluated(name)[1], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", [n for n in TABLE if n not in AUTOREGRESSIVE and build(*TABLE[n]).latent is None])
+def _encodes(model):
+    return model.encode is not None and model.latent is None
+
+
+@pytest.mark.parametrize("name", [n for n in TABLE if n not in AUTOREGRESSIVE and _encodes(build(*TABLE[n]))])
 def test_a_flow_decodes_what_it_encoded(name):
     model, spec, _, _, batch = made(name)
     tolerance = 0 if spec.bins else 0.02 if model.diffusion else 1e-5

@@ -154,8 +154,9 @@ def chain_process(
 
     def bound(params, state, key, x, c):
         key_time, key_noise, _ = jax.random.split(key, 3)
-        i = draw_steps(key_time, len(x), equal(num_steps))
-        return chain_bound.end_term(constants, x) + num_steps * of_step(params, key_noise, x, c, i)
+        probabilities = by_log_snr(constants)
+        i = draw_steps(key_time, len(x), probabilities)
+        return chain_bound.end_term(constants, x) + of_step(params, key_noise, x, c, i) / probabilities[i - 1]
 
     def log_weights(params, key, x, c, num):
         c = None if c is None else jnp.repeat(c, num, axis=0)
@@ -209,6 +210,17 @@ def draw_steps(key: Array, num: int, probabilities: Float[Array, " T"]) -> Int[A
 def equal(num_steps: int) -> Float[Array, " T"]:
     """The same probability for every step."""
     return jnp.full(num_steps, 1 / num_steps)
+
+
+def by_log_snr(constants: Chain) -> Float[Array, " T"]:
+    """In proportion to the log-SNR that a step takes, the first as the second: terms of the bound go with it.
+
+    The term of a step is about half of it times the squared error of the noise, so that a random step is far less of a
+    gamble than among equals.
+    """
+    log_snr = 2 * (np.log(constants.alpha[1:], dtype=np.float64) - np.log(constants.sigma[1:], dtype=np.float64))
+    taken = np.concatenate([log_snr[:1] - log_snr[1:2], log_snr[:-1] - log_snr[1:]])
+    return jnp.asarray(taken / taken.sum(), jnp.float32)
 
 
 def empty_history(num_steps: int) -> dict[str, Array]:

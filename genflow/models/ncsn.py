@@ -29,13 +29,11 @@ def ncsn(
     sampler: str = "annealed_langevin",
     sampler_steps: int = 10,
     spacing: str = "linear",
-    rtol: float = 1e-3,
-    atol: float = 1e-3,
 ) -> Model:
     """Images, with a RefineNet that is told the level; drawn by annealed Langevin dynamics.
 
-    There is no log_prob: the paper has no likelihood. The probability-flow equation, for `encode` and `decode`, asks
-    the network between the levels that it was trained on, where its normalizations are interpolated.
+    There is no log_prob, `encode` or `decode`: an equation in time would ask the network between the levels that it was
+    trained on.
 
     Args:
       levels: of noise.
@@ -45,7 +43,6 @@ def ncsn(
         the scores is then not for the network to learn (Song and Ermon 2020, arXiv:2006.09011, technique 3).
       width, multipliers, dilations, blocks: see `networks.refinenet`.
       sampler_steps: times of a sampler, at most `levels`.
-      rtol, atol: of the probability-flow equation.
 
     Reference: Song and Ermon (2019), Generative modeling by estimating gradients of the data distribution,
       arXiv:1907.05600.
@@ -60,14 +57,14 @@ def ncsn(
     network = refinenet(levels, width, multipliers, dilations, blocks)(spec.shape[-1])
     process = noise_conditional(network, path, objective, projections, prediction)
     sampling = Sampling(sampler, sampler_steps, spacing=spacing)
-    model = diffusion(spec, process, sampling, Likelihood("ode", rtol, atol))
+    model = diffusion(spec, process, sampling, Likelihood("ode"))
 
     def score(params, state, x, cond=None):
         z, pull = jax.vjp(lambda x: model.diffusion.scale(x)[0], x.astype(jnp.float32))
         noise = model.diffusion.denoise(params, state, z, jnp.asarray(path.start)).noise
         return pull(-noise / sigma_min)[0]
 
-    return model._replace(log_prob=None, bound="none", score=score)
+    return model._replace(log_prob=None, bound="none", encode=None, decode=None, score=score)
 
 
 def noise_ladder(sigma_min: float, sigma_max: float, levels: int) -> Path:
