@@ -10,7 +10,6 @@ import pytest
 from genflow.core import Network, Spec
 from genflow.diffusion import interpolants
 from genflow.diffusion.path import at, linear_interpolant, sde
-from genflow.diffusion.prediction import denoised
 from genflow.errors import UserError
 from genflow.models import build
 from genflow.models.flow_matching import matching
@@ -52,7 +51,7 @@ def test_the_least_loss_is_the_conditional_variance_of_the_velocity(name):
     of_velocity, of_z = da**2 * VARIANCE + ds**2, a**2 * VARIANCE + s**2
     least = np.asarray(of_velocity - (a * da * VARIANCE + s * ds) ** 2 / of_z, np.float64).sum(1)
     spread = worse.std() / num**0.5
-    assert spread < 0.02 * least.mean()
+    assert spread < 0.03 * least.mean()
     np.testing.assert_allclose(best.mean(), least.mean(), atol=4 * spread)
     np.testing.assert_allclose(worse.mean(), least.mean() + 2 * 0.25, atol=4 * spread)
 
@@ -62,7 +61,7 @@ def test_the_best_velocity_says_the_score(name):
     path, t = PATHS[name], jnp.linspace(0.02, 0.98, 7)
     z = jax.random.normal(jax.random.key(0), (7, 2))
     point = at(path, t, 2)
-    found = denoised("velocity", best_velocity(path).apply({}, z, (t, None)), z, point)
+    found = matching(POINTS, best_velocity(path), path).denoise({}, z, t)
     score = -(z - point.alpha * MEAN) / (point.alpha**2 * VARIANCE + point.sigma**2)
     np.testing.assert_allclose(-found.noise / point.sigma, score, rtol=1e-3, atol=1e-3)
     # and the drift of the equation without noise is that of the SDE, less half of g^2 score
