@@ -59,29 +59,29 @@ def read_rows(workdir: pathlib.Path) -> Rows:
 class Progress:
     """A bar on a terminal, otherwise one line for each call of `log`."""
 
-    def __init__(self, start: int, total: int, unit: str, batch_size: int):
-        self._start, self._total, self._unit, self._batch_size = start, total, unit, batch_size
+    def __init__(self, start: int, total: int, batch_size: int):
+        self._start, self._total, self._batch_size = start, total, batch_size
         self._begin = time.monotonic()
         self._bar = None
         if sys.stderr.isatty():
             form = "{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix} [{elapsed}<{remaining}]"
             self._bar = tqdm(initial=start, total=total, bar_format=form, dynamic_ncols=True, leave=True)
 
-    def update(self, step: int, loss: float) -> None:
-        """Moves the bar to a step whose loss is known."""
+    def update(self, step: int, loss: float, name: str) -> None:
+        """Moves the bar to a step whose loss is known; `name` is its unit, or what it is."""
         if self._bar is not None:
             self._bar.set_postfix_str(
-                f"{self.images_per_second(step):,.0f} images/s, {loss:.3f} {self._unit}", refresh=False
+                f"{self.images_per_second(step):,.0f} images/s, {loss:.3f} {name}", refresh=False
             )
             self._bar.update(step - self._bar.n)
 
-    def log(self, step: int, loss: float) -> None:
+    def log(self, step: int, loss: float, name: str) -> None:
         """Prints a line where there is no bar."""
         if self._bar is None:
             rate = self.images_per_second(step)
             left = (self._total - step) * self._batch_size / rate if rate else math.nan
             print(
-                f"step {step:>7}/{self._total}  {rate:>8,.0f} images/s  {loss:.4f} {self._unit}  {clock(left)} left",
+                f"step {step:>7}/{self._total}  {rate:>8,.0f} images/s  {loss:.4f} {name}  {clock(left)} left",
                 file=sys.stderr,
                 flush=True,
             )

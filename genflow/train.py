@@ -89,7 +89,7 @@ def _train(experiment, output, checkpoints, watch, differences, signals) -> Trai
         feed = make_feed(experiment)
         call = compile_call(experiment, feed, train_state)
     writer = Writer(output, start)
-    progress = Progress(start, config.train.num_steps, unit(experiment.spec), config.data.batch_size)
+    progress = Progress(start, config.train.num_steps, config.data.batch_size)
     run = Run(experiment, output, checkpoints, writer, progress, watch, dict(metadata.get("best", {})))
     try:
         _loop(run, train_state, feed, call, signals)
@@ -146,8 +146,10 @@ def _record(run: Run, pending) -> None:
     step, metrics = pending
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     config, spec = run.experiment.config, run.experiment.spec
-    loss = in_unit(spec, values["nll"]) if "nll" in values else next(v for k, v in values.items() if "loss" in k)
-    run.progress.update(step, loss)
+    name, loss = next((k, v) for k, v in values.items() if "loss" in k)
+    if "nll" in values:
+        name, loss = unit(spec), in_unit(spec, values["nll"])
+    run.progress.update(step, loss, name)
     if is_due(config.train.log_every, step) or step == config.train.num_steps:
         rates = {
             f"learning_rate{_suffix(run, group)}": float(o.schedule((step - 1) // o.every))
@@ -156,7 +158,7 @@ def _record(run: Run, pending) -> None:
         named = {unit(spec).replace("/", "_per_"): loss} if "nll" in values else {}
         rates["images_per_second"] = run.progress.images_per_second(step)
         run.writer.write(step, "train", values | named | rates)
-        run.progress.log(step, loss)
+        run.progress.log(step, loss, name)
     if values["skipped_in_a_row"] >= config.train.max_skipped:
         limited = any(optimizer.skip_norm for optimizer in run.experiment.optimizers.values())
         raise UserError(

@@ -118,10 +118,10 @@ def now(monkeypatch):
 
 
 def test_a_line_for_each_log_where_there_is_no_terminal(capsys, now):
-    progress = Progress(start=100, total=400, unit="bits/dim", batch_size=64)
+    progress = Progress(start=100, total=400, batch_size=64)
     now[0] += 10.0
-    progress.update(150, 3.0)
-    progress.log(200, 2.12345)
+    progress.update(150, 3.0, "bits/dim")
+    progress.log(200, 2.12345, "bits/dim")
     progress.close()
     assert progress.images_per_second(200) == 640.0
     out, err = capsys.readouterr()
@@ -130,11 +130,11 @@ def test_a_line_for_each_log_where_there_is_no_terminal(capsys, now):
 
 
 def test_the_first_step_has_no_rate_yet(capsys, now):
-    progress = Progress(0, 10, "nats", 8)
-    progress.log(0, math.nan)
+    progress = Progress(0, 10, 8)
+    progress.log(0, math.nan, "nats")
     assert math.isnan(progress.images_per_second(0))
     now[0] += 1.0
-    progress.log(0, 1.0)
+    progress.log(0, 1.0, "nats")
     assert [line.split()[-2:] for line in capsys.readouterr().err.splitlines()] == [["?", "left"]] * 2
 
 
@@ -142,10 +142,10 @@ def test_a_bar_on_a_terminal(monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
-    progress = Progress(start=20, total=100, unit="bits/dim", batch_size=8)
+    progress = Progress(start=20, total=100, batch_size=8)
     time.sleep(0.11)  # tqdm draws at most ten times a second
-    progress.update(60, 2.5)
-    progress.log(60, 2.5)
+    progress.update(60, 2.5, "bits/dim")
+    progress.log(60, 2.5, "bits/dim")
     progress.close()
     text = terminal.getvalue()
     assert "step 60/100" in text
