@@ -11,7 +11,7 @@ import pathlib
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -35,6 +35,8 @@ from genflow.trained import Trained, load_trained
 GAP = ("value", "standard_error")  # of pairs, which share examples and some of the noise: it has all errors in it
 LEAST = {"num": 2, "samples": 2, "repeats": 2, "batch_size": 1}  # the least value of each flag
 CHAIN = "upper limit of the chain's -log p"
+FEW = 3  # effective chains below which the error of their log-mean-exp is too small
+FLOW = "probability flow"
 KINDS = {
     "terms": f"{CHAIN}, on average; every term with one draw of noise",
     "random": f"{CHAIN}, on average; a random time for each draw",
@@ -108,10 +110,9 @@ def answer(trained: Trained, question: Question) -> dict:
         values, line = _measure(trained, method, examples, question)
         found[method.name] = values
         lines.append({"name": method.name, "kind": method.kind} | _figures(spec, average(values)) | line)
-    names = list(found)
     gaps = [
         {"name": f"{one} - ({other})"} | _figures(spec, gap(found[one], found[other]), GAP)
-        for one, other in zip(names[1:], names, strict=False)
+        for one, other in pairs(found)
     ]
     return {
         "name": config.name,
@@ -133,6 +134,15 @@ def answer(trained: Trained, question: Question) -> dict:
         "hardware": provenance.hardware(),
         "created_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def pairs(names: Iterable[str]) -> list[tuple[str, str]]:
+    """What is compared: each with the first, and each of the flows, which share their noise, with the one before."""
+    names = list(names)
+    flows = [name for name in names if name.startswith(FLOW)]
+    return [(name, names[0]) for name in names[1:]] + [
+        pair for pair in zip(flows[1:], flows, strict=False) if pair[1] != names[0]
+    ]
 
 
 def _examples(trained, question):
@@ -159,7 +169,7 @@ def methods(trained: Trained, question: Question) -> list[Method]:
         name = f"importance weighting, {rounds * per_call} chains"
         found.append(Method(name, KINDS["chains"], draw, rounds, of_chains))
     for tolerance in question.tolerances:
-        name, kind = f"probability flow, tolerance {tolerance:g}", KINDS[_flow_kind(trained.experiment.spec)]
+        name, kind = f"{FLOW}, tolerance {tolerance:g}", KINDS[_flow_kind(trained.experiment.spec)]
         found.append(Method(name, kind, _flow(model, weights, tolerance), repeats, of_draws))
     return found
 
@@ -230,7 +240,8 @@ def _measure(trained, method, examples, question) -> tuple[Float[np.ndarray, "N 
     cost = {"draws": log_probs.shape[1], "network_calls": finite(float(np.mean(calls)))}
     if method.combine is of_chains:
         effective = effective_samples(log_probs)
-        cost |= {"effective_draws": {"mean": float(effective.mean()), "least": float(effective.min())}}
+        means = {"mean": float(effective.mean()), "least": float(effective.min())}
+        cost |= {"effective_draws": means | {"examples_with_few": int((effective < FEW).sum())}}
     return found, cost | {"seconds": round(time.perf_counter() - start, 2)}
 
 
@@ -248,10 +259,11 @@ def table(record: dict) -> str:
         cost = f"{line['network_calls']:,.0f} network calls an example, {line['seconds']:.1f} s with compilation"
         lines += [_line(line), f"    {line['kind']}", f"    {cost}"]
         if "effective_draws" in line:
-            effective = line["effective_draws"]
-            lines.append(
-                f"    effective chains {effective['mean']:.1f} of {line['draws']} (least {effective['least']:.1f})"
+            mean, least, few = line["effective_draws"].values()
+            warning = (
+                f"; below {FEW} for {few} examples: their part of the error in brackets is too small" if few else ""
             )
+            lines.append(f"    effective chains {mean:.1f} of {line['draws']} (least {least:.1f}){warning}")
     return "\n".join([*lines, "on the same examples", *map(_line, record["gaps"])])
 
 

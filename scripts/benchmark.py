@@ -7,9 +7,11 @@ Examples:
     python scripts/benchmark.py --suite=flows --parts=maf_train,spline_train
     python scripts/benchmark.py --suite=autoregressive
     python scripts/benchmark.py --suite=latent
+    python scripts/benchmark.py --suite=diffusion
 
 The peers take part where --peer_python or $GENFLOW_PEER_PYTHON names the Python of an environment that has them:
     python3.11 -m venv ~/peer && ~/peer/bin/pip install torch==2.13.0 normflows==1.7.3 numpy
+    ~/peer/bin/pip install diffusers==0.42.1  # for --suite=diffusion
     ~/peer/bin/pip install nflows==0.14 zuko==1.6.0 flowjax==19.1.2  # for --suite=flows
     python scripts/benchmark.py --peer_python=~/peer/bin/python
 
@@ -22,7 +24,7 @@ import os
 import sys
 from pathlib import Path
 
-from genflow.benchmark import autoregressive_suite, core_suite, flows_suite, latent_suite
+from genflow.benchmark import autoregressive_suite, core_suite, diffusion_suite, flows_suite, latent_suite
 from genflow.errors import UserError
 
 SUITES = {
@@ -30,8 +32,17 @@ SUITES = {
     "flows": (flows_suite.Sizes(), flows_suite.QUICK, flows_suite.run),
     "autoregressive": (autoregressive_suite.Sizes(), autoregressive_suite.QUICK, autoregressive_suite.run),
     "latent": (latent_suite.Sizes(), latent_suite.QUICK, latent_suite.run),
+    "diffusion": (diffusion_suite.Sizes(), diffusion_suite.QUICK, diffusion_suite.run),
 }
-WITH_PARTS = {"flows": flows_suite.PARTS, "autoregressive": autoregressive_suite.PARTS, "latent": latent_suite.PARTS}
+WITH_PARTS = {
+    name: suite.PARTS
+    for name, suite in (
+        ("flows", flows_suite),
+        ("autoregressive", autoregressive_suite),
+        ("latent", latent_suite),
+        ("diffusion", diffusion_suite),
+    )
+}
 PARTS = "of --suite=" + "; ".join(f"{name}: {', '.join(parts)}" for name, parts in WITH_PARTS.items())
 SIZES = ("parts", "depths", "memory", "width", "widths", "rounds", "steps")
 

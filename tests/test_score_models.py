@@ -348,12 +348,20 @@ def test_every_likelihood_of_one_model_is_measured_with_its_errors_and_cost():
         np.testing.assert_allclose(values[:, 1], own, rtol=1.0)
     assert [line["network_calls"] for _, line, _ in (terms, random, chains)] == [4 * 8, 14, 14 * 4]
     assert [line["draws"] for _, line, _ in found.values()] == [8, 14, 14, 8, 8]
-    assert chains[1]["effective_draws"]["least"] > 10
+    effective = chains[1]["effective_draws"]
+    assert 10 < effective["least"] < effective["mean"] < 14
+    assert effective["examples_with_few"] == 0
     truth = -log_normal(x, np.zeros(2), np.eye(2))
     np.testing.assert_allclose(tight[0][:, 0], truth, atol=2e-4)
     assert not tight[0][:, 1].any()
     assert tight[1]["network_calls"] > loose[1]["network_calls"] > 8 * 10
     assert tight[2].startswith("the flow's -log p itself")
+
+
+def test_all_are_compared_with_the_first_and_flows_with_one_another():
+    loose, tight = "probability flow, tolerance 1", "probability flow, tolerance 0.1"
+    assert bounds.pairs(["bound", loose, tight]) == [(loose, "bound"), (tight, "bound"), (tight, loose)]
+    assert bounds.pairs([loose, tight]) == [(tight, loose)]
 
 
 def test_what_a_model_does_not_have_is_not_measured():

@@ -196,17 +196,26 @@ def training(sizes: Sizes, name: str, peer_python: str) -> list[dict]:
 
 
 def beside_torch(
-    name: str, ours: list[Contestant], peer: str, arguments: dict, networks: list, sizes: NamedTuple, peer_python: str
+    name: str,
+    ours: list[Contestant],
+    peer: str,
+    arguments: dict,
+    networks: list,
+    sizes: NamedTuple,
+    peer_python: str,
+    what: str = "train step",
+    package: str = "torch",
 ) -> list[dict]:
-    """Train steps of ours and of a program of scripts/peers, with their table on stdout.
+    """Train steps, or what else, of ours and of a program of scripts/peers, with their table on stdout.
 
     Args:
       networks: (name, network) of each of the peer's contestants.
+      package: what the peer needs.
     """
     contestants = list(ours)
-    absent = core_suite.missing_peer(peer_python, "torch") if networks else ""
+    absent = core_suite.missing_peer(peer_python, package) if networks else ""
     if absent:
-        print(f"torch is left out: {absent}")
+        print(f"{package} is left out: {absent}")
     program = str(ROOT / "scripts" / "peers" / f"{peer}.py")
     for label, network in [] if absent else networks:
         command = [peer_python, program, json.dumps(arguments | {"network": network})]
@@ -214,7 +223,7 @@ def beside_torch(
     scores = take_turns(contestants, sizes.rounds, sizes.steps)
     fastest = min(scores[len(ours) :], key=lambda score: score.median, default=None)
     found = [core_suite.figures(score, fastest) for score in scores]
-    print(f"\n{name}: train step of {arguments['rows']} examples; {sizes.rounds} turns of {sizes.steps} steps")
+    print(f"\n{name}: {what} of {arguments['rows']} examples; {sizes.rounds} turns of {sizes.steps}")
     cells = [[score.name, *row.values()] for score, row in zip(scores, found, strict=True)]
     print(table(["contestant", *core_suite.COLUMNS], cells), flush=True)
     return [

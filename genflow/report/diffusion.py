@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from genflow.report.canvas import LIGHT, axes, plain_numbers, style
 from genflow.report.images import Picture
@@ -23,9 +22,6 @@ def bound_terms(means: Float[np.ndarray, " T+1"], errors: Float[np.ndarray, " T+
         a.set(xscale="log", yscale="log", xlabel="step", ylabel=unit)
         plain_numbers(a.xaxis)
         plain_numbers(a.yaxis)
-        for axis in (a.xaxis, a.yaxis):
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axis.set_minor_formatter(NullFormatter())
         if drawn.size:
             middle, error = means[drawn], np.nan_to_num(errors[drawn])
             low = np.maximum(middle - error, 0.1 * middle)
