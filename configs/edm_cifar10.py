@@ -32,6 +32,7 @@ def get_config(arg=""):
     c.eval.select = "last"
     c.sample.every = 20_000
     c.checkpoint.every = 5_000
+    c.sample.temperatures = (1.0,)
     if common.is_debug(arg):
         tiny = {"width": 4, "multipliers": (1,), "blocks": 1, "attention": ()}
         common.debug(c, "synthetic:4x4x3", sampler_steps=3, rtol=1e-2, atol=1e-2, **tiny)

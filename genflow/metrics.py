@@ -70,9 +70,7 @@ class Progress:
     def update(self, step: int, loss: float, name: str) -> None:
         """Moves the bar to a step whose loss is known; `name` is its unit, or what it is."""
         if self._bar is not None:
-            self._bar.set_postfix_str(
-                f"{self.images_per_second(step):,.0f} images/s, {loss:.3f} {name}", refresh=False
-            )
+            self._bar.set_postfix_str(f"{self.images_per_second(step):,.0f} images/s, {loss:.3f} {name}", refresh=False)
             self._bar.update(step - self._bar.n)
 
     def log(self, step: int, loss: float, name: str) -> None:

@@ -54,7 +54,8 @@ def _draw_images(trained, workdir):
     test = experiment.evaluation["test"].fetch(np.arange(min(config.num, experiment.evaluation["test"].num)))
     given = _conditions(experiment, test, config.num)
     draws = sampler(experiment.model, trained.params, trained.state, config.num, given)
-    sheet, rows = draws(key), {t: draws(key, t)[:PICTURE_EXAMPLES] for t in config.temperatures}
+    sheet = draws(key)
+    rows = {t: (sheet if t == 1 else draws(key, t))[:PICTURE_EXAMPLES] for t in config.temperatures}
     _write_png(workdir, f"step_{trained.step:08d}", images.sheet(sheet, spec.bins))
     for temperature, row in rows.items():
         _write_png(workdir, f"temperature_{temperature:g}", images.sheet(row, spec.bins, PICTURE_EXAMPLES))

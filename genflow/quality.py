@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -21,10 +22,11 @@ from genflow.evaluate import nonfinite
 from genflow.experiment import Experiment
 from genflow.hosts import to_host
 from genflow.report.samplers import quality
-from genflow.samplers.diffusion import SAMPLERS
+from genflow.samplers.diffusion import SAMPLERS, SPACINGS
 from genflow.trained import Trained, load_trained
 
 BATCH = 500  # samples drawn at once
+MOST_EXAMPLES = 60_000  # of the training part, its first
 
 
 class Judge(NamedTuple):
@@ -63,22 +65,24 @@ def compare_samplers(
     """
     path = pathlib.Path(workdir).expanduser().resolve()
     chosen = [_chosen(text) for text in samplers]
-    if num < 2 or min(calls) < 2:
-        raise UserError(f"--num={num} and --calls={','.join(map(str, calls))}: expected 2 or more")
+    if num < 2 or min(calls) < 2 or seed < 0:
+        given = f"--num={num}, --calls={','.join(map(str, calls))} and --seed={seed}"
+        raise UserError(f"{given}: expected 2 or more of the first two, and a seed that is not negative")
     trained = load_trained(path, defaults)
-    _check(trained.experiment)
+    plan = _plan(trained, chosen, calls)
     judge, floor = _judge(trained.experiment, num, seed)
     rows = []
-    for label, options in chosen:
-        for budget in calls:
-            rows.append(_row(trained, judge, label, options, budget, num, seed))
-            print(_line(rows[-1]), flush=True)
+    for label, options, steps in plan:
+        rows.append(_row(trained, judge, label, options, steps, num, seed))
+        print(_line(rows[-1]), flush=True)
     record = _record(trained, path, rows, judge, floor, num, seed)
     folders.write_text(path / "samplers.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
     axes = {"sliced_wasserstein": "sliced Wasserstein distance", "frechet": f"Fréchet distance ({record['features']})"}
     shown = {name: label for name, label in axes.items() if name in floor}
-    quality([r for r in rows if not r["nonfinite"]], shown, floor, str(path / "samplers.png"), record["title"])
-    print(*(f"  {name} of the test data: {value:.4f}" for name, value in floor.items()), sep="\n")
+    drawn = [row for row in rows if not row["nonfinite"]]
+    tested = f"{record['num_test']:,} test examples"
+    quality(drawn, shown, floor, str(path / "samplers.png"), record["title"], tested)
+    print(*(f"  {name} of {tested}: {value:.4f}" for name, value in floor.items()), sep="\n")
     print(*(f"written to  {path / 'samplers'}{end}" for end in (".json", ".png")), sep="\n")
     return record
 
@@ -87,17 +91,40 @@ def _chosen(text):
     name, _, spacing = text.partition(":")
     if name not in SAMPLERS:
         raise UserError(f"--samplers={name}: expected some of {', '.join(SAMPLERS)}")
+    if spacing and spacing not in SPACINGS:
+        raise UserError(f"--samplers={text}: expected a spacing of {', '.join(SPACINGS)} after the colon")
     return text, {"sampler": name} | ({"spacing": spacing} if spacing else {})
 
 
-def _check(experiment):
-    if experiment.model.diffusion is None:
-        raise UserError(f"{experiment.config.model.name} has no samplers to choose from: train a diffusion model")
+def _plan(trained, chosen, calls):
+    """(label, options, number of times) of every row: what the model can draw, and each once.
+
+    Raises:
+      UserError: there is nothing to draw.
+    """
+    diffusion = trained.experiment.model.diffusion
+    if diffusion is None:
+        name = trained.experiment.config.model.name
+        raise UserError(f"{name} has no samplers to choose from: train a diffusion model")
+    plan = {}
+    for label, options in chosen:
+        per_step = SAMPLERS[options["sampler"]]().calls
+        for steps in sorted({max((budget - 1) // per_step, 1) + 1 for budget in calls}):
+            try:
+                draw = partial(diffusion.draw, num=2, num_steps=steps, **options)
+                jax.eval_shape(lambda p, s, draw=draw: draw(p, s, jax.random.key(0)), trained.params, trained.state)
+            except ValueError as error:
+                print(f"  {label}, {steps} times: left out: {error}")
+            else:
+                plan[label, steps] = options
+    if not plan:
+        raise UserError("nothing is left to compare")
+    return [(label, options, steps) for (label, steps), options in plan.items()]
 
 
 def _judge(experiment: Experiment, num: int, seed: int):
     """What to compare with, and the distances of as many test examples as there are, up to `num`."""
-    train = experiment.train.fetch(np.arange(experiment.train.num))
+    train = experiment.train.fetch(np.arange(min(experiment.train.num, MOST_EXAMPLES)))
     test = experiment.evaluation["test"].fetch(np.arange(min(experiment.evaluation["test"].num, num)))
     features, accuracy = None, None
     if "label" in train:
@@ -107,9 +134,8 @@ def _judge(experiment: Experiment, num: int, seed: int):
     return judge, judge.distances(test["x"])
 
 
-def _row(trained, judge, label, options, budget, num, seed):
+def _row(trained, judge, label, options, steps, num, seed):
     per_step = SAMPLERS[options["sampler"]]().calls
-    steps = max((budget - 1) // per_step, 1) + 1
     size = min(BATCH, num)
     diffusion, started = trained.experiment.model.diffusion, time.perf_counter()
     draw = jax.jit(lambda p, s, key: diffusion.draw(p, s, key, size, num_steps=steps, **options))
@@ -142,6 +168,8 @@ def _record(trained: Trained, path, rows, judge, floor, num, seed):
         "num_samples": num,
         "features": f"frechet_{spec.name}",
         "classifier_accuracy": judge.accuracy,
+        "num_train": len(judge.data),
+        "num_test": min(trained.experiment.evaluation["test"].num, num),
         "test_data": floor,
         "rows": rows,
         "seed": seed,

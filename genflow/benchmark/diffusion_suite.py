@@ -61,7 +61,9 @@ def measured(sizes: Sizes, name: str, peer_python: str) -> list[dict]:
         arguments, what = {"task": "train", "rows": sizes.rows}, "train step"
     command = [sys.executable, "-m", "genflow.benchmark.diffusion", json.dumps(arguments | {"system": sizes.system})]
     ours = [Contestant("genflow", command, ENVIRONMENT)]
-    return beside_torch(name, ours, "torch_unet", arguments, networks(sizes.system), sizes, peer_python, what, "diffusers")
+    return beside_torch(
+        name, ours, "torch_unet", arguments, networks(sizes.system), sizes, peer_python, what, "diffusers"
+    )
 
 
 def networks(system: dict) -> list[tuple[str, dict]]:

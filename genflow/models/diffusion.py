@@ -4,6 +4,7 @@ Data are scaled to [-1, 1] (`dequantize.centered`). A condition is a vector [B, 
 for none, to which it is dropped in training so that guidance has an unconditional model too.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -23,7 +24,12 @@ from genflow.samplers.steps import NO_VARIANCE
 
 EXACT_DIMS = 16  # of data whose divergence is exact
 RESAMPLE = 4  # of a completion: how often each step is taken
+MOST_TIMES = 100  # of a completion, unless it is asked for more
 LIKELIHOODS = ("bound", "ode")
+NO_SCORE = (
+    "this model was taught no score (coupling='optimal_transport'): samplers that add noise, guidance by a classifier "
+    "and completions have nothing to go by; take --sampler=ddim, dpm_solver_pp_2m, heun or probability_flow"
+)
 
 
 class Process(NamedTuple):
@@ -36,6 +42,8 @@ class Process(NamedTuple):
     bound(params, state, key, x, c) -> [B] nats, on average over keys at least -log of the mass or density of scaled x
     state: what `init` of the model starts with
     terms, num_terms: see `core.Diffusion`, as terms(params, key, x, c, i)
+    has_score: False where the network says a velocity that belongs to no score: samplers that add noise, guidance by a
+        classifier and inpainting have nothing to go by
     """
 
     init: Callable[..., Params]
@@ -46,6 +54,7 @@ class Process(NamedTuple):
     state: PyTree = {}
     terms: Callable[..., Float[Array, " B"]] | None = None
     num_terms: int = 0
+    has_score: bool = True
 
 
 class Sampling(NamedTuple):
@@ -83,8 +92,7 @@ def diffusion(
     """
     _check(sampling, likelihood, conditional, drop_condition)
     view, exact = _view(spec, process, conditional), spec.dims <= EXACT_DIMS
-    if sampling.sampler == "ancestral_learned":
-        _check_variance(spec, process, view)
+    _check_network(spec, process, view, sampling.sampler)
 
     def init(key, batch):
         return {"model": process.init(key, view.scaled(batch), view.condition(batch))}, process.state
@@ -116,7 +124,7 @@ def diffusion(
         kind if by_ode else "average",
         encode,
         decode,
-        complete=complete,
+        complete=complete if process.has_score else None,
         diffusion=Diffusion(
             view.path,
             view.denoise,
@@ -187,6 +195,8 @@ def _sample(spec, process, view, sampling, drop_condition):
         weight = sampling.guidance if guidance is None else guidance
         _check_use(temperature, weight, c is not None, drop_condition)
         path, sampler = view.path(params), samplers.chosen(sampler or sampling.sampler)
+        if not process.has_score and (sampler.random or classifier or known):
+            raise ValueError(NO_SCORE)
         times = samplers.spaced_times(path, num_steps or sampling.num_steps, spacing or sampling.spacing)
         z = temperature * path.prior_std * jax.random.normal(key_noise, (num, *spec.shape))
 
@@ -217,6 +227,7 @@ def _sample(spec, process, view, sampling, drop_condition):
         if resample < 1:
             raise ValueError(f"resample={resample}: expected 1 or more")
         given = samplers.Known(view.scaled({"x": x}), jnp.broadcast_to(known, x.shape), resample)
+        how = {"num_steps": min(sampling.num_steps, MOST_TIMES)} | {k: v for k, v in how.items() if v}
         drawn = sample(params, state, key, len(x), cond, temperature, known=given, **how)
         return jnp.where(given.mask, x, drawn).astype(jnp.float32)
 
@@ -261,6 +272,13 @@ def _check(sampling, likelihood, conditional, drop_condition):
     ):
         if value not in known:
             raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}")
+    if not 0 <= drop_condition < 1:
+        raise ValueError(f"drop_condition={drop_condition} is a probability below 1")
+    for name, value in (("rtol", likelihood.rtol), ("atol", likelihood.atol)):
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name}={value} must be above zero and finite")
+    if not math.isfinite(sampling.guidance):
+        raise ValueError(f"guidance={sampling.guidance} must be finite")
     if (drop_condition or sampling.guidance) and not conditional:
         raise ValueError("drop_condition and guidance need conditional=True")
     if sampling.guidance and not drop_condition:
@@ -271,14 +289,14 @@ def _check(sampling, likelihood, conditional, drop_condition):
         raise ValueError(f"sampler_steps={sampling.num_steps}: expected 2 or more")
 
 
-def _check_variance(spec, process, view):
-    """Of the network's shapes alone: whether it says a variance."""
+def _check_network(spec, process, view, sampler):
+    """Of shapes alone: whether the network takes such data, and says a variance where the sampler asks for one."""
 
     def variance(key):
         z, c = jnp.zeros((2, *spec.shape)), view.nothing(2)
         return process.denoise(process.init(key, z, c), z, jnp.ones(2), c).log_variance
 
-    if jax.eval_shape(variance, jax.random.key(0)) is None:
+    if jax.eval_shape(variance, jax.random.key(0)) is None and sampler == "ancestral_learned":
         raise ValueError(NO_VARIANCE)
 
 

@@ -98,7 +98,7 @@ def matching(spec: Spec, network: Network, path: Path, coupling: str = "independ
     def bound(params, state, key, x, c):
         return continuous_bound(spec, path, lambda z, t: denoise(params, z, t, c), key, x)
 
-    return Process(init, lambda params: path, denoise, loss, bound)
+    return Process(init, lambda params: path, denoise, loss, bound, has_score=coupling == "independent")
 
 
 def _check_deterministic(sampler, likelihood):

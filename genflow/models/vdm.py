@@ -53,7 +53,7 @@ def vdm(
 
     Reference: Kingma et al. (2021), Variational diffusion models, arXiv:2107.00630.
     """
-    _check(schedule, gamma_min, gamma_max, num_steps, fourier_periods)
+    _check(schedule, gamma_min, gamma_max, num_steps, fourier_periods, sampler_steps)
     if len(spec.shape) == 1:
         network = time_mlp(width, blocks)(spec.dims)
     else:
@@ -181,12 +181,14 @@ def _of_step(noise: Network, schedule: Schedule, num_steps: int) -> Callable[...
     return term
 
 
-def _check(schedule, gamma_min, gamma_max, num_steps, fourier_periods):
+def _check(schedule, gamma_min, gamma_max, num_steps, fourier_periods, sampler_steps):
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule={schedule!r}: expected one of {', '.join(SCHEDULES)}")
     if gamma_min >= gamma_max:
         raise ValueError(f"gamma_min={gamma_min} must be below gamma_max={gamma_max}: noise grows")
     if num_steps < 0:
         raise ValueError(f"num_steps={num_steps}: 0 is continuous time, else give the steps of the chain")
+    if num_steps and sampler_steps > num_steps + 1:
+        raise ValueError(f"sampler_steps={sampler_steps}: a chain of num_steps={num_steps} has {num_steps + 1} times")
     if any(period <= 0 for period in fourier_periods):
         raise ValueError(f"fourier_periods={fourier_periods} must be above zero")

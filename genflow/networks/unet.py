@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from genflow.core import Network, Params
-from genflow.networks.attention import attention as attend
 from genflow.networks.attention import drop
 from genflow.networks.conv import conv2d
 from genflow.networks.nvae import randomized
@@ -92,7 +91,7 @@ def unet(
     Reference: Ho et al. (2020), arXiv:2006.11239, appendix B and the official code; Nichol and Dhariwal (2021),
       arXiv:2102.09672, section 4 (scale_shift); Song et al. (2021), arXiv:2011.13456, appendix H.
     """
-    _check(width, multipliers, blocks, heads, resample, memory)
+    _check(width, multipliers, blocks, heads, dropout, resample, memory)
     options = Options(heads, dropout, scale_shift, resample, rescale_skip)
 
     def build(features):
@@ -103,13 +102,15 @@ def unet(
     return build
 
 
-def _check(width, multipliers, blocks, heads, resample, memory):
+def _check(width, multipliers, blocks, heads, dropout, resample, memory):
     for name, value, known in (("resample", resample, RESAMPLE), ("memory", memory, MEMORY)):
         if value not in known:
             raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}")
     if not multipliers or min(width, blocks, heads, *multipliers) < 1:
         sizes = f"width={width}, multipliers={multipliers}, blocks={blocks}, heads={heads}"
         raise ValueError(f"{sizes}: expected 1 or more of each")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout={dropout} is a probability below 1")
 
 
 def _plan(width, multipliers, blocks, attention, heads, resample, shape):
@@ -150,55 +151,57 @@ def _init(plan_of, options, features, key, x, cond):
     plan, c = plan_of(x.shape), cond[1]
     told = 4 * plan.width
     params = {
-        "time_0": _conv_params(1, plan.width, told),
-        "time_1": _conv_params(1, told, told),
-        "input": _conv_params(3, x.shape[-1], plan.width),
-        "normalization": _normalization_params(plan.up[-1].features),
-        "output": _conv_params(3, plan.up[-1].features, features, 0.0),
+        "time_0": conv_params(1, plan.width, told),
+        "time_1": conv_params(1, told, told),
+        "input": conv_params(3, x.shape[-1], plan.width),
+        "normalization": normalization_params(plan.up[-1].features),
+        "output": conv_params(3, plan.up[-1].features, features, 0.0),
     }
     if c is not None:
-        params["condition"] = {"kernel": _conv_params(1, c.shape[-1], told)["kernel"]}
+        params["condition"] = {"kernel": conv_params(1, c.shape[-1], told)["kernel"]}
     for part in (*plan.down, *plan.middle, *plan.up):
-        params[part.name] = _part_params(part, told, options)
+        params[part.name] = part_params(part, told, options)
     return randomized(key, params)
 
 
-def _part_params(part, told, options):
+def part_params(part: Part, told: int, options: Options) -> Params:
+    """Of a part, for `randomized`; `told` is the size of what tells it time and condition."""
     if part.resample and options.resample == "conv":
-        return {"conv": _conv_params(3, part.features_in, part.features)}
+        return {"conv": conv_params(3, part.features_in, part.features)}
     params = {
-        "normalization_0": _normalization_params(part.features_in),
-        "conv_0": _conv_params(3, part.features_in, part.features),
-        "time": _conv_params(1, told, part.features * (1 + options.scale_shift)),
-        "normalization_1": _normalization_params(part.features),
-        "conv_1": _conv_params(3, part.features, part.features, 0.0),
+        "normalization_0": normalization_params(part.features_in),
+        "conv_0": conv_params(3, part.features_in, part.features),
+        "time": conv_params(1, told, part.features * (1 + options.scale_shift)),
+        "normalization_1": normalization_params(part.features),
+        "conv_1": conv_params(3, part.features, part.features, 0.0),
     }
     if part.features_in != part.features:
-        params["shortcut"] = _conv_params(1, part.features_in, part.features)
+        params["shortcut"] = conv_params(1, part.features_in, part.features)
     if part.attends:
         n = part.features
         params["attention"] = {
-            "normalization": _normalization_params(n),
+            "normalization": normalization_params(n),
             "query_key_value": {"kernel": jnp.full((1, 1, n, 3 * n), (3 / n) ** 0.5), "bias": jnp.zeros(3 * n)},
-            "mix": _conv_params(1, n, n, 0.0),
+            "mix": conv_params(1, n, n, 0.0),
         }
     return params
 
 
-def _conv_params(side, features_in, features, scale=1.0):
+def conv_params(side, features_in, features, scale=1.0):
     """The half-width sqrt(6 / (fan_in + fan_out)) everywhere, times `scale`, and no bias."""
     half_width = scale * (6 / (side**2 * (features_in + features))) ** 0.5
     return {"kernel": jnp.full((side, side, features_in, features), half_width), "bias": jnp.zeros(features)}
 
 
-def _normalization_params(features):
+def normalization_params(features: int) -> Params:
+    """A scale of one and a bias of zero for each channel."""
     return {"scale": jnp.ones(features), "bias": jnp.zeros(features)}
 
 
 def _apply(plan_of, options, memory, params, x, cond, key=None):
     plan, (t, c) = plan_of(x.shape), cond
-    told = _embed(params, plan.width, t, c).astype(x.dtype)
-    run = functools.partial(_run, options)
+    told = embed(params, plan.width, t, c).astype(x.dtype)
+    run = functools.partial(run_part, options)
     if memory == "remat":
         run = jax.checkpoint(run, static_argnums=0)
     parts = (*plan.down, *plan.middle, *plan.up)
@@ -218,7 +221,7 @@ def _apply(plan_of, options, memory, params, x, cond, key=None):
     return y.astype(jnp.promote_types(y.dtype, jnp.float32))
 
 
-def _embed(params, width, t, c):
+def embed(params, width, t, c):
     """[B, 4 width]: what every block is told."""
     h = sinusoidal(TIMES * t.astype(jnp.promote_types(t.dtype, jnp.float32)), width)
     h = dense(params["time_1"], jax.nn.silu(dense(params["time_0"], h)))
@@ -227,11 +230,12 @@ def _embed(params, width, t, c):
     return jax.nn.silu(h)
 
 
-def _run(options, part, params, x, told, key):
+def run_part(options: Options, part: Part, params: Params, x: Array, told: Array, key: Array | None) -> Array:
+    """What a part makes of images [B, H, W, C], told time and condition."""
     if part.resample and options.resample == "conv":
         return (halve if part.resample == "down" else double)(params["conv"], x)
     y = _residual(options, part, params, x, told, key)
-    return _attention(options, params["attention"], y) if part.attends else y
+    return self_attention(options, params["attention"], y) if part.attends else y
 
 
 def _residual(options, part, params, x, told, key):
@@ -239,22 +243,28 @@ def _residual(options, part, params, x, told, key):
     if part.resample:
         change = average_pool if part.resample == "down" else nearest_upsample
         h, x = change(h, 2), change(x, 2)
-    h = conv(params["conv_0"], h)
-    said = dense(params["time"], told)[:, None, None]
+    h = conv2d(h, params["conv_0"]["kernel"].astype(h.dtype))
+    bias, said = params["conv_0"]["bias"].astype(h.dtype), dense(params["time"], told)[:, None, None]
     if options.scale_shift:
         scale, shift = jnp.split(said, 2, axis=-1)
-        h = normalized(params["normalization_1"], h, lambda y: jax.nn.silu(y * (1 + scale) + shift))
+        h = normalized(params["normalization_1"], h + bias, lambda y: jax.nn.silu(y * (1 + scale) + shift))
     else:
-        h = normalized(params["normalization_1"], h + said, jax.nn.silu)
+        h = normalized(params["normalization_1"], h + (bias + said), jax.nn.silu)
     h = conv(params["conv_1"], drop(key, h, options.dropout))
     return _sum(options, conv(params["shortcut"], x) if "shortcut" in params else x, h)
 
 
-def _attention(options, params, x):
+def self_attention(options: Options, params: Params, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+    """x + mix(softmax(q k / sqrt(K)) v): heads are examples of one batch of products, which CPUs like best."""
     B, H, W, C = x.shape
+    heads, K = options.heads, C // options.heads
     together = conv(params["query_key_value"], normalized(params["normalization"], x))
-    q, k, v = (a.reshape(B, H * W, options.heads, -1) for a in jnp.split(together, 3, axis=-1))
-    return _sum(options, x, conv(params["mix"], attend(q, k, v).reshape(x.shape)))
+    split = together.reshape(B, H * W, 3, heads, K).transpose(2, 0, 3, 1, 4)
+    q, k, v = split.reshape(3, B * heads, H * W, K)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    scores = jnp.einsum("blk,bmk->blm", K**-0.5 * q, k, preferred_element_type=wide)
+    mixed = jnp.einsum("blm,bmk->blk", jax.nn.softmax(scores).astype(v.dtype), v)
+    return _sum(options, x, conv(params["mix"], mixed.reshape(B, heads, H * W, K).swapaxes(1, 2).reshape(x.shape)))
 
 
 def _sum(options, x, h):
@@ -278,8 +288,18 @@ def halve(params: Params, x: Float[Array, "B H W I"]) -> Float[Array, "B h w O"]
 
 
 def double(params: Params, x: Float[Array, "B h w I"]) -> Float[Array, "B H W O"]:
-    """Every pixel 2x2 times, and a convolution."""
-    return conv(params, nearest_upsample(x, 2))
+    """Every pixel 2x2 times, and a convolution: each of the four sees 2x2 different pixels, so 16 products, not 36."""
+    B, h, w, _ = x.shape
+    rows = _merged(params["kernel"].astype(x.dtype), 0)
+    taps = [conv2d(x, _merged(rows[i], 1)[j], ((1 - i, i), (1 - j, j))) for i in range(2) for j in range(2)]
+    y = jnp.stack(taps, axis=3).reshape(B, h, w, 2, 2, -1).transpose(0, 1, 3, 2, 4, 5)
+    return y.reshape(B, 2 * h, 2 * w, -1) + params["bias"].astype(x.dtype)
+
+
+def _merged(kernel, axis):
+    """The kernels of even and of odd outputs, whose neighbors on one side are copies of themselves."""
+    a, b, c = jnp.split(kernel, 3, axis)
+    return jnp.concatenate([a, b + c], axis), jnp.concatenate([a + b, c], axis)
 
 
 def normalized(params: Params, x: Float[Array, "B H W C"], after: Callable | None = None) -> Float[Array, "B H W C"]:

@@ -17,13 +17,13 @@ from genflow.networks.unet import (
     MEMORY,
     Options,
     Part,
-    _conv_params,
-    _embed,
-    _normalization_params,
-    _part_params,
-    _run,
     conv,
+    conv_params,
+    embed,
+    normalization_params,
     normalized,
+    part_params,
+    run_part,
 )
 
 
@@ -86,16 +86,16 @@ def _initializer(parts, options, blocks, features):
 
     def init(key, x, cond=None):
         params = {
-            "time_0": _conv_params(1, width, 4 * width),
-            "time_1": _conv_params(1, 4 * width, 4 * width),
-            "input": _conv_params(3, x.shape[-1], width),
-            "normalization": _normalization_params(width),
-            "output": _conv_params(3, width, features, 0.0),
+            "time_0": conv_params(1, width, 4 * width),
+            "time_1": conv_params(1, 4 * width, 4 * width),
+            "input": conv_params(3, x.shape[-1], width),
+            "normalization": normalization_params(width),
+            "output": conv_params(3, width, features, 0.0),
         }
         if cond[1] is not None:
-            params["condition"] = {"kernel": _conv_params(1, cond[1].shape[-1], 4 * width)["kernel"]}
+            params["condition"] = {"kernel": conv_params(1, cond[1].shape[-1], 4 * width)["kernel"]}
         for name, part in parts.items():
-            params[name] = _part_params(part, 4 * width, options)
+            params[name] = part_params(part, 4 * width, options)
         for name, num in copies.items():
             params[name] = jax.tree.map(lambda a, num=num: jnp.broadcast_to(a, (num, *a.shape)), params[name])
         return randomized(key, params)
@@ -107,7 +107,7 @@ def _evaluation(parts, options, blocks, keep):
     width = parts["down"].features
 
     def apply(params, x, cond, key=None):
-        told = _embed(params, width, *cond).astype(x.dtype)
+        told = embed(params, width, *cond).astype(x.dtype)
         if key is None:
             key_down = key_first = key_second = key_up = None
         else:
@@ -116,18 +116,18 @@ def _evaluation(parts, options, blocks, keep):
 
         @keep
         def down(h, inputs):
-            h = _run(options, parts["down"], inputs[0], h, told, inputs[1])
+            h = run_part(options, parts["down"], inputs[0], h, told, inputs[1])
             return h, h
 
         @keep
         def up(h, inputs):
             p, skip, key = inputs
-            return _run(options, parts["up"], p, jnp.concatenate([h, skip], axis=-1), told, key), None
+            return run_part(options, parts["up"], p, jnp.concatenate([h, skip], axis=-1), told, key), None
 
         first = conv(params["input"], x)
         h, skips = jax.lax.scan(down, first, (params["down"], key_down))
-        h = _run(options, parts["middle_0"], params["middle_0"], h, told, key_first)
-        h = _run(options, parts["middle_1"], params["middle_1"], h, told, key_second)
+        h = run_part(options, parts["middle_0"], params["middle_0"], h, told, key_first)
+        h = run_part(options, parts["middle_1"], params["middle_1"], h, told, key_second)
         skips = jnp.concatenate([first[None], skips])
         h, _ = jax.lax.scan(up, h, (params["up"], skips, key_up), reverse=True)
         y = conv(params["output"], normalized(params["normalization"], h, jax.nn.silu))

@@ -13,13 +13,21 @@ MARKERS = "osD^vPX*<>"
 
 
 def quality(
-    rows: Sequence[Mapping], distances: Mapping[str, str], floors: Mapping[str, float], path: str, title: str
+    rows: Sequence[Mapping],
+    distances: Mapping[str, str],
+    floors: Mapping[str, float],
+    path: str,
+    title: str,
+    tested: str,
 ) -> None:
-    """Writes a PNG: for each distance one line a sampler, and that of the test data, below which nothing means much.
+    """Writes a PNG: for each distance one line a sampler, and that of test examples to the same training data.
+
+    The distances fall with the number of examples: that of fewer test examples than samples is no floor of theirs.
 
     Args:
       rows: each with 'sampler', 'calls' and the distances.
       distances: name in the rows, and what the axis says.
+      tested: what the test examples are called.
     """
     samplers = list(dict.fromkeys(row["sampler"] for row in rows))
     with style():
@@ -31,7 +39,7 @@ def quality(
                 own = sorted((row["calls"], row[name]) for row in rows if row["sampler"] == sampler)
                 color = COLORS(0.9 * i / max(len(samplers) - 1, 1))
                 panel.plot(*zip(*own, strict=True), color=color, marker=MARKERS[i % 10], ms=4, lw=1.1, label=sampler)
-            panel.axhline(floors[name], color=LIGHT["faint"], lw=0.8, dashes=(4, 2), label="test data")
+            panel.axhline(floors[name], color=LIGHT["faint"], lw=0.8, dashes=(4, 2), label=tested)
             panel.set(xscale="log", yscale="log", xlabel="network calls for a sample", ylabel=label)
             panel.set_xticks(sorted({row["calls"] for row in rows}))
             plain_numbers(panel.xaxis)
