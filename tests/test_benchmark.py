@@ -15,7 +15,16 @@ import numpy as np
 import pytest
 
 from genflow import bijectors as bj
-from genflow.benchmark import autoregressive_suite, core_suite, flows_suite, latent_suite, numerics, sites
+from genflow.benchmark import (
+    autoregressive_suite,
+    core_suite,
+    diffusion,
+    diffusion_suite,
+    flows_suite,
+    latent_suite,
+    numerics,
+    sites,
+)
 from genflow.benchmark.tables import shown
 from genflow.benchmark.turns import Contestant, Score, take_turns
 from genflow.core import Spec
@@ -272,3 +281,23 @@ def test_the_pace_of_a_sampler_is_per_site():
     row = autoregressive_suite._sampling_figures(cached, naive, drawn, 100)
     assert (row["ms / site"], row["all sites s"], row["x naive"], row["same"]) == (10.0, 1.0, 200.0, "yes")
     assert autoregressive_suite._sampling_figures(score("cached", 1.0, "b"), naive, drawn, 100)["same"] == "no"
+
+
+def test_the_diffusion_suite_measures_the_network_that_its_peer_has():
+    spec, model = sites.build(json.loads(json.dumps(diffusion_suite.SYSTEM)))
+    shapes, _ = jax.eval_shape(model.init, jax.random.key(0), {"x": jnp.zeros((1, *spec.shape), jnp.uint8)})
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 3_692_867  # diffusers' UNet2DModel of these sizes
+    (first, network), (last, other) = diffusion_suite.networks(diffusion_suite.SYSTEM)
+    assert (first, last) == ("torch", "torch, channels last")
+    assert [json.loads(json.dumps(n))["channels_last"] for n in (network, other)] == [False, True]
+    assert (core_suite.ROOT / "scripts" / "peers" / "torch_unet.py").is_file()
+    with pytest.raises(UserError, match="parts x: expected some of unet_train, unet_sample"):
+        diffusion_suite.run(diffusion_suite.QUICK._replace(parts=("x",)), "")
+
+
+def test_the_sampling_contestant_draws_in_one_program():
+    program = diffusion.Sampling(diffusion_suite.QUICK.system, rows=2, num_steps=3)
+    program.compile()
+    drawn = np.asarray(program.compiled(*program._args))
+    assert drawn.shape == (2, 4, 4, 3)
+    assert 0 <= drawn.min() < drawn.max() <= 255

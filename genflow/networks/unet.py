@@ -259,8 +259,10 @@ def self_attention(options: Options, params: Params, x: Float[Array, "B H W C"])
     B, H, W, C = x.shape
     heads, K = options.heads, C // options.heads
     together = conv(params["query_key_value"], normalized(params["normalization"], x))
-    split = together.reshape(B, H * W, 3, heads, K).transpose(2, 0, 3, 1, 4)
-    q, k, v = split.reshape(3, B * heads, H * W, K)
+    q, k, v = (
+        a.reshape(B, H * W, heads, K).swapaxes(1, 2).reshape(B * heads, H * W, K)
+        for a in jnp.split(together, 3, axis=-1)
+    )
     wide = jnp.promote_types(x.dtype, jnp.float32)
     scores = jnp.einsum("blk,bmk->blm", K**-0.5 * q, k, preferred_element_type=wide)
     mixed = jnp.einsum("blm,bmk->blk", jax.nn.softmax(scores).astype(v.dtype), v)
