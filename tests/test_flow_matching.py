@@ -139,6 +139,7 @@ def test_the_loss_moves_the_noise_and_leaves_conditions_with_their_examples():
             "teaches no score, .*'reverse_sde'.* take one of",
         ),
         ({"coupling": "optimal_transport", "likelihood": "bound"}, "needs likelihood='ode'"),
+        ({"coupling": "optimal_transport", "conditional": True}, "hands each class noise of its own"),
         ({"latent_noise": -1.0}, "latent_noise=-1.0 must not be negative"),
     ],
 )

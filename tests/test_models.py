@@ -70,9 +70,9 @@ TABLE = {
     "edm": ({"name": "edm", "width": 8, "blocks": 1, "sampler_steps": 3, "rtol": 1e-4, "atol": 1e-4}, POINTS),
     "ffjord": ({"name": "ffjord", "levels": 1, "depth": 1, "widths": (3,)} | GIVEN, LABELLED),
     "ffjord_mlp": ({"name": "ffjord_mlp", "widths": (8,)} | GIVEN, LABELLED_POINTS),
-    "flow_matching": (MATCHING | {"latent_noise": 1.0}, POINTS),
-    "flow_matching, images, optimal transport": (
-        MATCHING | UNET | {"coupling": "optimal_transport", "path": "trigonometric", "heads": 1} | LOOSE | GIVEN,
+    "flow_matching": (MATCHING | {"latent_noise": 1.0, "coupling": "optimal_transport"}, POINTS),
+    "flow_matching, images": (
+        MATCHING | UNET | {"path": "trigonometric", "heads": 1} | LOOSE | GIVEN,
         LABELLED,
     ),
     "flowpp": (FLOWPP | {"dropout": 0.0} | GIVEN, LABELLED),

@@ -29,6 +29,7 @@ OBJECTIVES = ("simple", "vlb", "hybrid")
 OWN_SAMPLER = {"large": "ancestral", "small": "ancestral_small", "learned": "ancestral_learned"}
 HYBRID_WEIGHT = 0.001 / math.log(2)  # of the bound in nats a dimension, beside the mean squared error
 REMEMBERED = 10  # values of each step's term
+EMBEDDED_STEPS = 1000  # of the chain at whose angles networks embed the time
 UNIFORM_PART = 0.001  # of the probability of a step
 
 
@@ -82,12 +83,27 @@ def ddpm(
     else:
         architecture = unet(width, multipliers, blocks, attention, heads, dropout, scale_shift, memory=memory)
         network = architecture(parts * spec.shape[-1])
-    betas = BETAS[schedule](num_steps)
+    betas, network = BETAS[schedule](num_steps), told_steps(network, num_steps)
     process, log_weights = chain_process(spec, network, betas, prediction, objective, variance, importance_times)
     own = OWN_SAMPLER[variance] if sampler == "ancestral" else sampler
     sampling = Sampling(own, sampler_steps, guidance, spacing)
     model = diffusion(spec, process, sampling, Likelihood(likelihood, rtol, atol), conditional, drop_condition)
     return model._replace(log_weights=_of_batches(spec, conditional, log_weights))
+
+
+def told_steps(network: Network, num_steps: int) -> Network:
+    """The network, told time as if steps lay apart as those of a chain of EMBEDDED_STEPS, at least.
+
+    The angles in which networks embed the time are then of a radian a step, as in the paper: more, and sines would wind
+    between two steps of a short chain, where equations in continuous time ask too.
+    """
+    slower = min(1.0, num_steps / EMBEDDED_STEPS)
+
+    def apply(params, x, cond=None, key=None):
+        t, c = cond
+        return network.apply(params, x, (slower * t, c), key)
+
+    return Network(network.init, apply)
 
 
 class Reverse(NamedTuple):

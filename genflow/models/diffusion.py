@@ -64,6 +64,7 @@ class Sampling(NamedTuple):
     num_steps: int = 50
     guidance: float = 0.0  # w of (1 + w) conditional - w unconditional; 0: the conditional model
     spacing: str = "linear"  # of the times: one of `samplers.SPACINGS`
+    last: float = 0.0  # time at which steps end and what noise is left is taken off, unless the path's start is later
 
 
 class Likelihood(NamedTuple):
@@ -195,6 +196,7 @@ def _sample(spec, process, view, sampling, drop_condition):
         weight = sampling.guidance if guidance is None else guidance
         _check_use(temperature, weight, c is not None, drop_condition)
         path, sampler = view.path(params), samplers.chosen(sampler or sampling.sampler)
+        path = path._replace(start=max(path.start, sampling.last))
         if not process.has_score and (sampler.random or classifier or known):
             raise ValueError(NO_SCORE)
         times = samplers.spaced_times(path, num_steps or sampling.num_steps, spacing or sampling.spacing)
@@ -255,8 +257,10 @@ def _by_ode(spec, process, view, likelihood):
         return view.noise.inverse(carried(params, view.condition(cond or {}), z, False))
 
     def log_prob(params, state, key, batch, rtol=likelihood.rtol, atol=likelihood.atol):
-        y, log_weight = view.noise.forward({}, batch["x"], None, key)
-        path, probes = view.path(params), (every_direction if spec.dims <= EXACT_DIMS else one_direction)(y, key)
+        # two keys: of one, the signs of the probe would be those of the noise, and the trace biased
+        key_noise, key_probe = (None, None) if key is None else jax.random.split(key)
+        y, log_weight = view.noise.forward({}, batch["x"], None, key_noise)
+        path, probes = view.path(params), (every_direction if spec.dims <= EXACT_DIMS else one_direction)(y, key_probe)
         arguments, times = (params["model"], view.condition(batch)), (path.start, path.end)
         z, log_det, calls = transport_with_log_det(path_of, denoise, arguments, y, times, probes, rtol, atol)
         return sum_event(normal_log_prob(z, 0.0, jnp.log(path.prior_std))) + log_det + log_weight, calls

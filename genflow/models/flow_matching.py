@@ -60,6 +60,11 @@ def flow_matching(
     process = matching(spec, network, with_latent_noise(INTERPOLANTS[path](), latent_noise), coupling)
     if coupling == "optimal_transport":
         _check_deterministic(sampler, likelihood)
+        if conditional:
+            fault = (
+                "coupling='optimal_transport' hands each class noise of its own, which is not what samples begin with"
+            )
+            raise ValueError(f"{fault}; take coupling='independent' for conditional=True")
     sampling = Sampling(sampler, sampler_steps, guidance, spacing)
     return diffusion(spec, process, sampling, Likelihood(likelihood, rtol, atol), conditional, drop_condition)
 

@@ -15,6 +15,7 @@ from genflow.networks.time_mlp import time_mlp
 from genflow.networks.unet import unet
 
 WEIGHTINGS = ("sigma", "likelihood")
+SAMPLES_END = 1e-3  # of VP and sub-VP, as in the official code
 PATHS = {"vp": vp_sde, "sub_vp": sub_vp_sde, "ve": lambda: ve_sde(0.02, 100.0)}  # of images in [-1, 1]
 
 
@@ -57,7 +58,8 @@ def score_sde(
         options = {"resample": "block", "rescale_skip": True, "memory": memory}
         network = unet(width, multipliers, blocks, attention, heads, dropout, **options)(spec.shape[-1])
     process = score_matching(spec, network, PATHS[sde](), weighting)
-    sampling = Sampling(sampler, sampler_steps, guidance, spacing)
+    # the last of many equal steps towards 1e-5 would add noise that a network told of 1e-5 cannot take off
+    sampling = Sampling(sampler, sampler_steps, guidance, spacing, last=SAMPLES_END if sde != "ve" else 0.0)
     return diffusion(spec, process, sampling, Likelihood(likelihood, rtol, atol), conditional, drop_condition)
 
 
