@@ -6,7 +6,7 @@ this size does not see there what it could see, that pixels are whole numbers of
 
 Paper: Ho et al. (2020), arXiv:2006.11239
 Run: python main.py --config=configs/ddpm_digits.py
-Expect: at most 2.445 bits/dim (test, a bound, no published figure); five minutes on 2-core x86 CPU
+Expect: at most 2.446 bits/dim (test, a bound, no published figure); six minutes on 2-core x86 CPU
 """
 
 from configs import common

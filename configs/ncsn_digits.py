@@ -5,7 +5,7 @@ average of the weights. sigma_min = 0.06 is half a gray level.
 
 Paper: Song and Ermon (2019), arXiv:1907.05600
 Run: python main.py --config=configs/ncsn_digits.py
-Expect: no bits/dim, as there is no likelihood, but samples to look at; three minutes on 2-core x86 CPU
+Expect: no bits/dim, as there is no likelihood, but samples to look at; five minutes on 2-core x86 CPU
 """
 
 from configs import common

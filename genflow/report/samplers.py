@@ -41,7 +41,7 @@ def quality(
                 panel.plot(*zip(*own, strict=True), color=color, marker=MARKERS[i % 10], ms=4, lw=1.1, label=sampler)
             panel.axhline(floors[name], color=LIGHT["faint"], lw=0.8, dashes=(4, 2), label=tested)
             panel.set(xscale="log", yscale="log", xlabel="network calls for a sample", ylabel=label)
-            panel.set_xticks(sorted({row["calls"] for row in rows}))
+            panel.set_xticks(sorted({row["calls"] for row in rows if row["sampler"] == samplers[0]}))
             plain_numbers(panel.xaxis)
             plain_numbers(panel.yaxis)
             panel.tick_params(axis="x", labelrotation=60, labelsize=7)
