@@ -32,6 +32,7 @@ CHOICES = {
     "model.schedule": ("linear", "cosine", "fixed", "monotone"),
     "model.sde": ("vp", "sub_vp", "ve"),
     "model.variance": ("large", "small", "learned"),
+    "model.visible": ("bernoulli", "gaussian"),
     "model.weighting": ("sigma", "likelihood"),
     "model.prior": ("normal", "coupling", "autoregressive", "mixture", "vamp"),
     "model.sampler": (
@@ -65,6 +66,7 @@ BELOW_ONE = ("data.validation", "optimizer.b1", "optimizer.b2", "train.ema_decay
 RESUMABLE = (
     "train.num_steps",
     "train.log_every",
+    "train.max_rollbacks",
     "train.max_skipped",
     "eval",
     "sample",
@@ -135,6 +137,7 @@ def base() -> ConfigDict:
     c.train.log_every = 100  # steps between lines of metrics.jsonl
     c.train.ema_decay = 0.0  # decay of the parameter average that evaluation and sampling use; 0: off
     c.train.ema_warmup = 0.0  # its half-life is at most this fraction of the steps so far; 0: debiased, no warm-up
+    c.train.max_rollbacks = 0  # back to a checkpoint, with other noise, so often where training diverges; then give up
     c.train.max_skipped = 20  # give up after so many updates in a row that were not finite or above skip_norm
 
     c.eval = ConfigDict()

@@ -83,6 +83,14 @@ class Checkpoints:
         """The committed steps, oldest first."""
         return steps(self.directory, which)
 
+    def drop(self, step: int, which: str = "latest") -> None:
+        """Deletes a committed step that the run will not go on from."""
+        multihost_utils.sync_global_devices("checkpoint/drop")
+        if jax.process_index() == 0:
+            _move(self.directory / which / str(step), self.directory / "trash")
+            self._clean()
+        multihost_utils.sync_global_devices("checkpoint/dropped")
+
     def wait(self) -> None:
         """Waits until the last save is committed, then drops the steps that are not kept."""
         pending, self._pending = self._pending, None

@@ -1,4 +1,4 @@
-"""The contracts of the house: `Bijector`, `Network`, `CausalNetwork`, `Latent`, `Path`, `Diffusion`, `Model`, `Spec`.
+"""The contracts of the house: `Bijector`, `Network`, `CausalNetwork`, `Model`, what models are made of, `Spec`.
 
 Conventions, stated once:
 
@@ -186,6 +186,23 @@ class Diffusion(NamedTuple):
     num_terms: int = 0
 
 
+class EnergyBased(NamedTuple):
+    """What an energy-based model, p(x) = exp(-E(x)) / Z, has beside its energy.
+
+    chains(params, state) -> x in data space, or its mean given the hidden units: persistent chains, or old ones
+    filters(params, state) -> [N, *event]: what each hidden unit looks for, the most active first
+    normalize(params, state, key) -> state with estimates of log Z at these parameters, which log_prob needs; whoever
+        scores calls it once before. None: there is no log_prob, or one that needs nothing.
+    log_partition(state) -> {estimator: (log Z [], standard error [])}, nats, of a normalized state; log_prob uses the
+        first
+    """
+
+    chains: Callable[..., Array]
+    filters: Callable[..., Array] | None = None
+    normalize: Callable[..., PyTree] | None = None
+    log_partition: Callable[..., dict[str, tuple[Float[Array, ""], Float[Array, ""]]]] | None = None
+
+
 class Model(NamedTuple):
     """A generative model as pure functions; a capability that a family lacks is None.
 
@@ -217,6 +234,11 @@ class Model(NamedTuple):
         log-mean-exp of which bounds log p(x); log_prob is one of them.
     latent: the densities that log_weights is made of (`Latent`).
     diffusion: what a model of noisy data says of them (`Diffusion`).
+    discriminate(params, state, x, cond=None) -> [B]: the logit of a GAN's discriminator, or the value of its critic,
+        for x in data space; differentiable in x.
+    classify(params, state, x) -> [B, K] logits of p(y | x), for x in data space, which need not be whole there;
+        differentiable in x.
+    energy_based: chains, filters and partition function of an energy-based model (`EnergyBased`).
     """
 
     init: Callable[..., tuple[dict[str, Params], PyTree]]
@@ -237,6 +259,9 @@ class Model(NamedTuple):
     log_weights: Callable[..., Float[Array, "B num"]] | None = None
     latent: Latent | None = None
     diffusion: Diffusion | None = None
+    discriminate: Callable[..., Float[Array, " B"]] | None = None
+    classify: Callable[..., Float[Array, "B K"]] | None = None
+    energy_based: EnergyBased | None = None
 
 
 def sum_event(a: Float[Array, "B *event"]) -> Float[Array, " B"]:

@@ -101,6 +101,21 @@ def log_probs(
     return np.concatenate(out)
 
 
+def normalized(model: Model, params: Params, state, key: Key):
+    """The model's state with what log_prob needs of these parameters: the log Z of an energy-based model.
+
+    Whoever reads parameters to score them calls it once.
+    """
+    needed = model.energy_based and model.energy_based.normalize
+    return compiled_normalize(needed)(params, state, key) if needed else state
+
+
+@functools.lru_cache(maxsize=8)
+def compiled_normalize(normalize: Callable) -> Callable:
+    """Jit of a model's `normalize`; the evaluations of one run share it."""
+    return jax.jit(normalize)
+
+
 def check_importance(model: Model, importance_samples: int) -> None:
     """Refuses the log-mean-exp of draws that are no importance weights.
 

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from genflow import data, models
-from genflow.core import Model, Spec
+from genflow.core import Key, Model, Spec
 from genflow.data import Dataset
 from genflow.errors import UserError
 from genflow.evaluate import Place, check_importance
@@ -19,6 +19,7 @@ from genflow.step import TrainState, init_state, make_call, make_step
 
 DATA_STREAM = 2**31 - 1  # folded into the seed's key for augmentation, apart from the steps' own keys
 EVAL_STREAM = 2**31 - 2
+ROLLBACK_STRIDE = 1_000_003  # added to the seed of the steps' noise at each rollback
 ON_CPU_BYTES = 4 * 2**30
 DEVICE_SHARE = 0.25  # of an accelerator's memory that the data may take
 
@@ -135,13 +136,17 @@ def placement(experiment: Experiment) -> str:
     return "device" if sum(a.nbytes for a in arrays.values()) <= limit else "host"
 
 
-def compile_call(experiment: Experiment, feed: Feed, train_state: TrainState):
-    """The train step, several at a time, compiled ahead of time for this state's shardings; the state is donated."""
+def compile_call(experiment: Experiment, feed: Feed, train_state: TrainState, rollbacks: int = 0):
+    """The train step, several at a time, compiled ahead of time for this state's shardings; the state is donated.
+
+    Args:
+      rollbacks: how often the run has gone back to an earlier step: the noise is another one each time.
+    """
     config = experiment.config
     step = make_step(
         experiment.model,
         experiment.optimizers,
-        config.seed,
+        (config.seed + ROLLBACK_STRIDE * rollbacks) % 2**31,
         config.train.ema_decay,
         config.optimizer.accumulate,
         config.train.ema_warmup,
@@ -151,6 +156,11 @@ def compile_call(experiment: Experiment, feed: Feed, train_state: TrainState):
         make_call(step, feed.fetch), donate_argnums=0, out_shardings=(shardings, replicated(experiment.mesh))
     )
     return call.lower(train_state, feed.data, feed.entries(int(train_state.step), 1), np.int32(1)).compile()
+
+
+def evaluation_key(experiment: Experiment, seed: int | None = None) -> Key:
+    """The key of everything that evaluation draws: the run's own seed, or another."""
+    return jax.random.fold_in(jax.random.key(experiment.config.seed if seed is None else seed), EVAL_STREAM)
 
 
 def place_batch(experiment: Experiment) -> Place:

@@ -14,6 +14,7 @@ from genflow.core import Spec
 from genflow.data.text import decode
 from genflow.evaluate import completer, nonfinite, round_trip, sampler
 from genflow.experiment import Experiment
+from genflow.hosts import to_host
 from genflow.report import diffusion, figures, images, sound, text
 from genflow.trained import Trained
 
@@ -75,6 +76,8 @@ def _draw_images(trained, workdir):
         for caption in ("Plane of the latents", "Levels", "Means of samples"):
             if caption in pictures:
                 _write_png(workdir, re.sub("[^a-z]+", "_", caption.lower()), images.stacked(pictures[caption]))
+    if experiment.model.energy_based is not None:
+        pictures |= _energy_based(trained, workdir)
     # test images, their upper halves, and what the model makes of these
     known = (np.arange(spec.shape[0]) < spec.shape[0] // 2)[:, None, None]
     first = {name: a[:PICTURE_EXAMPLES] for name, a in test.items()}
@@ -82,6 +85,23 @@ def _draw_images(trained, workdir):
         pictures["Completions"] = images.completions(first["x"], known, completed, spec.bins)
         _write_png(workdir, "completions", images.stacked(pictures["Completions"]))
     return pictures, nonfinite(sheet)
+
+
+def _energy_based(trained, workdir):
+    """The chains that training left, "fantasy particles", and the weights of the most active hidden units."""
+    spec, num, model = (
+        trained.experiment.spec,
+        trained.experiment.config.sample.num,
+        trained.experiment.model.energy_based,
+    )
+    chains = to_host(jax.jit(model.chains)(trained.params, trained.state))[:num]
+    pictures = {"Chains of training": images.samples(chains, spec.bins)}
+    _write_png(workdir, "chains", images.sheet(chains, spec.bins))
+    if model.filters is not None:
+        filters = to_host(jax.jit(model.filters)(trained.params, trained.state))[:num]
+        pictures["Filters"] = images.filters(filters)
+        _write_png(workdir, "filters", images.stacked(pictures["Filters"]))
+    return pictures
 
 
 def _walks(trained, test, workdir):

@@ -11,6 +11,8 @@ from jaxtyping import Array, PyTree
 from genflow.core import Batch, Key, Model, Params, combine, partition
 from genflow.optimizers import GroupOptimizer
 
+UPDATES = "updates"  # metric of a group that is not updated on every step: the share of steps on which it was
+
 
 class TrainState(NamedTuple):
     """Everything that a step changes; a run is resumed from this and nothing else."""
@@ -57,7 +59,8 @@ def make_step(
         new, metrics, good = train_state, {}, jnp.array(True)
         for i, group in enumerate(model.losses):
             gradient = accumulated_gradient(model.losses[group], group, accumulate)
-            grads, state, group_metrics = gradient(new.params, new.state, jax.random.fold_in(key, i), batch)
+            given = new.params, new.state, jax.random.fold_in(key, i), batch
+            grads, state, group_metrics = _when_due(gradient, optimizers[group].every, train_state.step, *given)
             good &= _is_good(group_metrics, optimizers[group].skip_norm)
             metrics |= _prefixed(group_metrics, group, len(model.losses))
             if i + 1 < len(model.losses):
@@ -100,6 +103,29 @@ def accumulated_gradient(loss: Callable, group: str, micro_batches: int) -> Call
     return gradient
 
 
+def _when_due(gradient, every, step, params, state, key, batch):
+    """The gradient where `every` divides the steps so far; elsewhere zeros, the old state and metrics of nothing.
+
+    The metric `updates`, 1 or 0, says which: the mean of the others over several steps is over those with an update.
+    """
+    if every == 1:
+        return gradient(params, state, key, batch)
+
+    def idle(params, state, key, batch):
+        grads, _, metrics = jax.eval_shape(gradient, params, state, key, batch)
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), (grads, metrics))
+        return zeros[0], state, zeros[1]
+
+    due = is_due(every, step)
+    grads, state, metrics = jax.lax.cond(due, gradient, idle, params, state, key, batch)
+    return grads, state, metrics | {UPDATES: due.astype(jnp.float32)}
+
+
+def is_due(every: int, step: Array) -> Array:
+    """Whether a group that is updated on every N-th step is updated on this one: the last of each N."""
+    return (step + 1) % every == 0
+
+
 def _micro_batches(batch, count):
     """[B, ...] -> [count, B / count, ...] such that every device keeps its own rows."""
     return jax.tree.map(lambda a: a.reshape(-1, count, *a.shape[1:]).swapaxes(0, 1), batch)
@@ -111,7 +137,7 @@ def _apply(train_state, group, optimizer, grads, state):
     updates, opt_state = optimizer.update(grads, train_state.opt_state[group], weights)
     fresh = (optax.apply_updates(weights, updates), opt_state)
     if optimizer.every > 1:
-        due = (train_state.step + 1) % optimizer.every == 0
+        due = is_due(optimizer.every, train_state.step)
         fresh = jax.tree.map(lambda a, b: jnp.where(due, a, b), fresh, (weights, train_state.opt_state[group]))
     weights, opt_state = fresh
     return train_state._replace(
@@ -171,8 +197,17 @@ def averaged_params(train_state: TrainState, ema_decay: float, ema_warmup: float
     return averaged
 
 
+def _terms(name, totals, count):
+    """How many steps the total of a metric is of: those on which its group was updated; one where there was none."""
+    group, _, metric = name.rpartition("/")
+    updates = f"{group}/{UPDATES}" if group else UPDATES
+    return count if metric == UPDATES or updates not in totals else jnp.maximum(totals[updates], 1)
+
+
 def make_call(step: Callable, fetch: Callable) -> Callable:
     """Several steps as one compiled loop: call(train_state, data, feed, count) -> (train_state, mean metrics).
+
+    Metrics of a group that was updated on some of the steps are means over these.
 
     Args:
       fetch: (key_step, data, one entry of feed) -> batch, run on the device.
@@ -193,7 +228,7 @@ def make_call(step: Callable, fetch: Callable) -> Callable:
         shapes = jax.eval_shape(lambda s: step(s, fetch(s.step, data, entry))[1], train_state)
         zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
         train_state, totals = jax.lax.fori_loop(0, count, one, (train_state, zeros))
-        means = jax.tree.map(lambda a: a / count, totals)
+        means = {name: total / _terms(name, totals, count) for name, total in totals.items()}
         counters = {"skipped": train_state.skipped, "skipped_in_a_row": train_state.skipped_in_a_row}
         return train_state, means | counters
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from genflow import provenance
 from genflow import workdir as folders
-from genflow.analysis import importance, latents, variational_bound
+from genflow.analysis import importance, latents, partition, variational_bound
 from genflow.checkpoint import digest
 from genflow.core import Params
 from genflow.data.transforms import binarize
-from genflow.evaluate import Score, log_probs, score, unit
-from genflow.experiment import EVAL_STREAM, Experiment, place_batch
+from genflow.evaluate import Score, in_unit, log_probs, score, unit
+from genflow.experiment import Experiment, evaluation_key, place_batch
 from genflow.metrics import Stopwatch, read_rows
 from genflow.models.baseline import baselines
 from genflow.pictures import draw, draw_bound
@@ -39,7 +39,7 @@ def finish(
         scores = part_scores(trained, experiment.config.seed)
         references = baseline_scores(experiment) if experiment.config.eval.baselines else {}
         terms = bound_terms(trained)
-        found = diagnostics(trained, terms)
+        found = diagnostics(trained, terms, scores)
     with watch.measure("samples"):
         pictures, broken = draw(trained, output)
         pictures |= draw_bound(terms, output) if terms else {}
@@ -69,7 +69,7 @@ def part_score(
 ) -> Score:
     """The one ruler: a part's score under the evaluation noise of a seed; NaN, with a warning, for a broken model."""
     config = experiment.config.eval
-    key = jax.random.fold_in(jax.random.key(seed), EVAL_STREAM)
+    key = evaluation_key(experiment, seed)
     dataset, place = experiment.evaluation[part], place_batch(experiment)
     values = log_probs(
         model,
@@ -116,18 +116,20 @@ def bound_terms(trained: Trained) -> variational_bound.Terms | None:
     num_terms = experiment.model.diffusion.num_terms
     num = variational_bound.affordable(num_terms, min(test.num, config.max_examples or test.num))
     size = min(config.batch_size, math.ceil(num / devices) * devices)
-    key = jax.random.fold_in(jax.random.key(experiment.config.seed), EVAL_STREAM)
+    key = evaluation_key(experiment)
     run = experiment.model, experiment.spec, trained.params, trained.state
     return variational_bound.terms(*run, key, test, size, num, place_batch(experiment))
 
 
-def diagnostics(trained: Trained, terms: variational_bound.Terms | None = None) -> dict:
+def diagnostics(
+    trained: Trained, terms: variational_bound.Terms | None = None, scores: Mapping[str, Score] = {}
+) -> dict:
     """What importance weights say of a model that has a target, and the test data of one that has latents or a chain.
 
     Returns the lines and their heading, as record.json has them; of any other model no lines.
     """
     experiment, run = trained.experiment, (trained.experiment.model, trained.params, trained.state)
-    key = jax.random.fold_in(jax.random.key(experiment.config.seed), EVAL_STREAM)
+    key = evaluation_key(experiment)
     figures, heading, num = importance.diagnostics(*run, key), "Importance weights against the target", NUM_WEIGHTS
     if experiment.model.latent is not None:
         test, config, place = experiment.evaluation["test"], experiment.config.eval, place_batch(experiment)
@@ -137,6 +139,10 @@ def diagnostics(trained: Trained, terms: variational_bound.Terms | None = None) 
     if terms:
         figures, num = terms.parts(), terms.num_examples
         heading = f"Terms of the variational bound, on {num:,} test examples"
+    if "test" in scores and experiment.model.energy_based is not None:
+        spec, num = experiment.spec, scores["test"].num_examples
+        known = trained.state, scores["test"], lambda nats: in_unit(spec, nats)
+        figures, heading = partition.diagnostics(experiment.model, *known), "Partition function"
     lines = [_line(name, Score(value, error, num)) for name, (value, error) in figures.items()]
     return {"diagnostics": lines, "diagnostics_heading": heading if lines else ""}
 
@@ -177,6 +183,7 @@ def make_record(
         if train_seconds
         else None,
         "skipped_updates": trained.counts["skipped"],
+        "rollbacks": trained.counts["rollbacks"],
         "nonfinite_samples": broken,
         "params_sha256": digest(trained.params),
         "num_parameters": num_parameters(trained.params),

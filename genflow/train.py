@@ -16,8 +16,8 @@ from genflow import hosts, pictures, summary
 from genflow import workdir as folders
 from genflow.checkpoint import Checkpoints, open_checkpoints
 from genflow.errors import UserError
-from genflow.evaluate import in_unit, unit
-from genflow.experiment import Experiment, Feed, assemble, compile_call, initializer, make_feed
+from genflow.evaluate import in_unit, normalized, unit
+from genflow.experiment import Experiment, Feed, assemble, compile_call, evaluation_key, initializer, make_feed
 from genflow.failpoints import failpoint
 from genflow.metrics import Progress, Stopwatch, Writer
 from genflow.step import TrainState, averaged_params
@@ -31,6 +31,14 @@ class Interrupted(Exception):
         self.exit_status = 128 + number
 
 
+class Diverged(Exception):
+    """Training cannot go on from here; `remedy` is what a user may change."""
+
+    def __init__(self, message: str, remedy: str):
+        super().__init__(message)
+        self.remedy = remedy
+
+
 class Run(NamedTuple):
     """The tools of one run of the loop."""
 
@@ -41,6 +49,7 @@ class Run(NamedTuple):
     progress: Progress
     watch: Stopwatch
     best: dict  # {'step', 'value'} of the lowest validation loss so far; empty at the start
+    rollbacks: int  # so far
 
 
 def train(config: ConfigDict, workdir: str = "", resumable: tuple[str, ...] = ()) -> dict:
@@ -79,24 +88,52 @@ def _train(experiment, output, checkpoints, watch, differences, signals) -> Trai
         first, target = initializer(experiment)
         restored = checkpoints.restore(target, hint=differences)
         train_state, metadata = restored if restored else (first(), {})
-    start = int(train_state.step)
     watch.seconds.update({part: s + watch.seconds.get(part, 0) for part, s in metadata.get("seconds", {}).items()})
-    if start:
+    if start := int(train_state.step):
         print(f"resuming {checkpoints.directory.parent} at step {start}", file=sys.stderr)
     if start >= config.train.num_steps:
         return target
+    best, rollbacks = dict(metadata.get("best", {})), metadata.get("rollbacks", 0)
     with watch.measure("compile"):
         feed = make_feed(experiment)
-        call = compile_call(experiment, feed, train_state)
+    while True:
+        try:
+            _attempt(experiment, output, checkpoints, watch, best, rollbacks, train_state, feed, signals)
+            return target
+        except Diverged as error:
+            if rollbacks >= config.train.max_rollbacks:
+                raise UserError(f"{error}; the checkpoints are intact\n{error.remedy}") from error
+            rollbacks += 1
+            train_state = _rolled_back(checkpoints, target, start) or first()
+            start, times = int(train_state.step), f"{rollbacks} of at most {config.train.max_rollbacks} times"
+            print(f"{error}: back to step {start}, with other noise ({times})", file=sys.stderr, flush=True)
+
+
+def _rolled_back(checkpoints, target, start) -> TrainState | None:
+    """The newest checkpoint, or the one before where that, of step `start`, has just led to a divergence."""
+    checkpoints.wait()
+    steps = checkpoints.steps()
+    if len(steps) > 1 and steps[-1] == start:
+        checkpoints.drop(start)
+    restored = checkpoints.restore(target)
+    return restored[0] if restored else None
+
+
+def _attempt(experiment, output, checkpoints, watch, best, rollbacks, train_state, feed, signals) -> None:
+    """Trains from a state to the last step, with noise that is another one after each rollback."""
+    config, start = experiment.config, int(train_state.step)
+    with watch.measure("compile"):
+        call = compile_call(experiment, feed, train_state, rollbacks)
     writer = Writer(output, start)
     progress = Progress(start, config.train.num_steps, config.data.batch_size)
-    run = Run(experiment, output, checkpoints, writer, progress, watch, dict(metadata.get("best", {})))
+    if rollbacks:
+        writer.write(start, "rollback", {"rollbacks": rollbacks})
     try:
+        run = Run(experiment, output, checkpoints, writer, progress, watch, best, rollbacks)
         _loop(run, train_state, feed, call, signals)
     finally:
         progress.close()
         writer.close()
-    return target
 
 
 def _loop(run: Run, train_state: TrainState, feed: Feed, call, signals: list[int]) -> None:
@@ -159,13 +196,26 @@ def _record(run: Run, pending) -> None:
         rates["images_per_second"] = run.progress.images_per_second(step)
         run.writer.write(step, "train", values | named | rates)
         run.progress.log(step, loss, name)
+    _check_progress(run, step, values)
+
+
+def _check_progress(run: Run, step: int, values: dict[str, float]) -> None:
+    """Raises Diverged where updates are not finite, or the model says so by a metric `diverged` above zero."""
+    config = run.experiment.config
     if values["skipped_in_a_row"] >= config.train.max_skipped:
         limited = any(optimizer.skip_norm for optimizer in run.experiment.optimizers.values())
-        raise UserError(
+        raise Diverged(
             f"the last {values['skipped_in_a_row']:.0f} updates up to step {step} were not finite "
             + "or above optimizer.skip_norm " * limited
-            + "and were skipped; the parameters before them are intact\nlower --config.optimizer.learning_rate or set "
-            f"--config.optimizer.{'skip_norm higher' if limited else 'clip_norm'}, in a new --workdir"
+            + "and were skipped",
+            "lower --config.optimizer.learning_rate or set "
+            f"--config.optimizer.{'skip_norm higher' if limited else 'clip_norm'}, in a new --workdir",
+        )
+    if named := [name for name, value in values.items() if name.rpartition("/")[2] == "diverged" and value > 0]:
+        raise Diverged(
+            f"training diverged by step {step} ({named[0]} in {values[named[0]]:.0%} of the last steps)",
+            "lower --config.optimizer.learning_rate, take more steps of the chains or more of whatever holds the model "
+            "back, in a new --workdir; or set --config.train.max_rollbacks higher",
         )
 
 
@@ -186,6 +236,7 @@ def _validate(run: Run, train_state: TrainState, step: int) -> None:
         return
     with run.watch.measure("validation"):
         params, state = _eval_params(experiment, train_state)
+        state = normalized(experiment.model, params, state, evaluation_key(experiment))
         values = summary.part_score(experiment, experiment.model, params, state, "validation", config.seed)
     name = unit(experiment.spec).replace("/", "_per_")
     run.writer.write(step, "validation", {name: values.value, "standard_error": values.standard_error})
@@ -197,7 +248,8 @@ def _validate(run: Run, train_state: TrainState, step: int) -> None:
 
 
 def _save(run: Run, train_state: TrainState, step: int, which: str) -> None:
-    metadata = {"best": dict(run.best), "seconds": run.watch.seconds, "config": run.experiment.config.to_dict()}
+    config = run.experiment.config.to_dict()
+    metadata = {"best": dict(run.best), "seconds": run.watch.seconds, "config": config, "rollbacks": run.rollbacks}
     run.checkpoints.save(step, train_state, metadata, which)
 
 

@@ -12,7 +12,8 @@ from genflow import workdir as folders
 from genflow.checkpoint import restore
 from genflow.core import Params
 from genflow.errors import UserError
-from genflow.experiment import Experiment, assemble, initializer
+from genflow.evaluate import normalized
+from genflow.experiment import Experiment, assemble, evaluation_key, initializer
 from genflow.models import MODELS
 from genflow.step import TrainState, averaged_params
 
@@ -26,7 +27,7 @@ class Trained(NamedTuple):
     step: int  # at which these parameters were saved
     last_step: int
     metadata: dict
-    counts: dict[str, int]  # skipped updates
+    counts: dict[str, int]  # skipped updates, rollbacks
 
 
 def load_trained(workdir: pathlib.Path, defaults: Mapping | None = None) -> Trained:
@@ -68,5 +69,6 @@ def choose(experiment: Experiment, workdir: pathlib.Path, target: TrainState | N
     train_state, metadata = best or last
     average = experiment.config.train.ema_decay, experiment.config.train.ema_warmup
     params = jax.jit(averaged_params, static_argnums=(1, 2))(train_state, *average)
-    counts = {"skipped": int(last[0].skipped)}
-    return Trained(experiment, params, train_state.state, int(train_state.step), int(last[0].step), last[1], counts)
+    counts = {"skipped": int(last[0].skipped), "rollbacks": last[1].get("rollbacks", 0)}
+    state = normalized(experiment.model, params, train_state.state, evaluation_key(experiment))
+    return Trained(experiment, params, state, int(train_state.step), int(last[0].step), last[1], counts)

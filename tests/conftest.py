@@ -4,6 +4,9 @@ import importlib.metadata
 import os
 import pathlib
 
+import pytest
+
+MOST_MAPS = 20_000  # of the 65,530 that Linux allows; every compiled program takes several
 CACHE = pathlib.Path(__file__).resolve().parent.parent / ".jax_cache"
 # Both compile much faster, and the tests ask for values, not for speed. Later versions of JAX abort on the second.
 FAST_COMPILE = "--xla_backend_optimization_level=0"
@@ -19,3 +22,14 @@ ENVIRONMENT = {
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
 os.environ.update(ENVIRONMENT)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_memory_maps():
+    """Forgets compiled programs before the process runs out of memory maps: it would die of a segmentation fault."""
+    yield
+    maps = pathlib.Path("/proc/self/maps")  # of Linux alone
+    if maps.exists() and len(maps.read_text().splitlines()) > MOST_MAPS:
+        import jax
+
+        jax.clear_caches()

@@ -37,8 +37,8 @@ DRAWN = ("synthetic:", "target:", "trajectories:")
 RECORD = set(
     "name paper expect command config_hash model receptive_field data bound unit split num_examples value "
     "standard_error baselines validation steps best_step importance_samples seed git_revision versions hardware "
-    "wall_seconds seconds images_per_second skipped_updates nonfinite_samples diagnostics diagnostics_heading "
-    "params_sha256 num_parameters created_utc".split()
+    "wall_seconds seconds images_per_second skipped_updates rollbacks nonfinite_samples diagnostics "
+    "diagnostics_heading params_sha256 num_parameters created_utc".split()
 )
 TRAIN_ROW = {"step", "split", "time_utc", "loss", "grad_norm", "skipped", "skipped_in_a_row", "images_per_second"}
 
@@ -208,7 +208,7 @@ def check_rows(config, record, rows):
         assert all(np.isfinite(value) for key, value in row.items() if key not in ("split", "time_utc"))
     for row in rows[:: len(splits)]:
         assert TRAIN_ROW | {"learning_rate"} <= set(row)
-        assert {unit, "nll"} <= set(row) or any(name.endswith("_loss") for name in row)
+        assert {unit, "nll"} <= set(row) or any(name.endswith(("_loss", "_gap")) for name in row)
         assert 0 < row["learning_rate"] <= config.optimizer.learning_rate * 1.001
         assert row["skipped"] == 0
     if record["bound"] == "none":

@@ -46,6 +46,7 @@ def make_record(**changes):
         "seconds": {"train": 148.0, "compile": 31.0},
         "images_per_second": 4123,
         "skipped_updates": 0,
+        "rollbacks": 0,
         "nonfinite_samples": 0,
         "params_sha256": "9b74c989",
         "num_parameters": 524_312,
@@ -321,6 +322,7 @@ def test_large_images_are_compressed_and_the_page_says_so(tmp_path):
     [
         ({"value": 2.5}, "Better than this model: the baseline independent pixels."),
         ({"value": None}, "The likelihood of the test data is not finite."),
+        ({"rollbacks": 2}, "Training diverged and went back to a checkpoint: 2 times."),
         ({"skipped_updates": 3}, "Updates skipped because a gradient was not finite, or above optimizer.skip_norm: 3."),
         ({"nonfinite_samples": 1}, "Samples that are not finite: 1."),
         ({"baselines": [{"name": sections.LIMIT, "value": 2.0}]}, "Better than the entropy of the data"),

@@ -3,10 +3,12 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from conftest import ENVIRONMENT
 
 from genflow import cli, models, train, use
 from genflow.errors import UserError
+from genflow.experiment import ROLLBACK_STRIDE
 from genflow.metrics import read_rows
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -169,6 +172,57 @@ def test_a_run_that_diverges_stops_with_its_parameters_intact(tmp_path, fields, 
     diverging = config(optimizer__clip_norm=0.0, train__max_skipped=5, **fields)
     with pytest.raises(UserError, match=message):
         train.train(diverging, str(tmp_path / "run"))
+
+
+def falling(from_step, seeds):
+    """A builder of models that say that they diverged from a step on, while the noise is that of one of some seeds."""
+
+    def noise(seed, step):
+        key = jax.random.fold_in(jax.random.key(seed), step.astype(jnp.int32))
+        return jax.random.fold_in(jax.random.fold_in(key, 0), 0)  # of the first group, and its first micro-batch
+
+    def builder(section, spec):
+        model = build(section, spec)
+
+        def init(key, batch):
+            params, state = model.init(key, batch)
+            return params, {"count": jnp.zeros(()), "inner": state}
+
+        def loss(params, state, key, batch):
+            same = [(jax.random.key_data(noise(s, state["count"])) == jax.random.key_data(key)).all() for s in seeds]
+            value, (inner, metrics) = model.losses["model"](params, state["inner"], key, batch)
+            diverged = jnp.stack(same).any() & (state["count"] >= from_step)
+            state = {"count": state["count"] + 1, "inner": inner}
+            return value, (state, metrics | {"diverged": diverged.astype(jnp.float32)})
+
+        def sample(params, state, *rest, **options):
+            return model.sample(params, state["inner"], *rest, **options)
+
+        return model._replace(init=init, losses={"model": loss}, sample=sample)
+
+    build = models.build
+    return builder
+
+
+@pytest.mark.parametrize(
+    ("seeds", "from_step", "targets"),
+    [((0,), 70, [50]), ((0, ROLLBACK_STRIDE), 110, [100, 50]), ((0,), 30, [0])],
+)
+def test_a_run_that_diverges_goes_back_to_a_checkpoint_with_other_noise(
+    tmp_path, capsys, monkeypatch, seeds, from_step, targets
+):
+    """With the noise of these seeds it diverges again and again: each time one checkpoint further back."""
+    monkeypatch.setattr(models, "build", falling(from_step, seeds))
+    record = train.train(config(train__max_rollbacks=2, eval__every=0), str(tmp_path / "run"))
+    said = [int(word) for word in re.findall(r"back to step (\d+), with other noise", capsys.readouterr().err)]
+    assert said == targets
+    assert (record["rollbacks"], record["steps"], record["skipped_updates"]) == (len(seeds), 200, 0)
+    rows = [row for row in read_rows(tmp_path / "run") if row["split"] == "rollback"]
+    assert [row["rollbacks"] for row in rows] == [len(targets)]  # earlier ones were after the step gone back to
+    steps = [row["step"] for row in read_rows(tmp_path / "run") if row["split"] == "train"]
+    assert steps == [50, 100, 150, 200]
+    with pytest.raises(UserError, match=r"training diverged by step .*; the checkpoints are intact\nlower --config"):
+        train.train(config(train__max_rollbacks=len(seeds) - 1, eval__every=0), str(tmp_path / "other"))
 
 
 def test_a_model_that_cannot_be_scored_still_ends_with_a_record(tmp_path, capsys, monkeypatch):

@@ -27,6 +27,7 @@ from genflow.models.nvae import nvae
 from genflow.models.pixelcnn import gated_pixelcnn, pixelcnn
 from genflow.models.pixelcnnpp import pixelcnnpp
 from genflow.models.pixelrnn import pixelrnn
+from genflow.models.rbm import rbm
 from genflow.models.realnvp import coupling_flow, realnvp
 from genflow.models.residual_flow import residual_flow, residual_mlp_flow
 from genflow.models.score_sde import score_sde
@@ -65,6 +66,7 @@ MODELS = {
     "pixelrnn": pixelrnn,
     "pixelcnn": pixelcnn,
     "pixelcnnpp": pixelcnnpp,
+    "rbm": rbm,
     "realnvp": realnvp,
     "residual_flow": residual_flow,
     "residual_mlp_flow": residual_mlp_flow,

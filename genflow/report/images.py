@@ -68,6 +68,12 @@ def samples(images: Images, bins: int | None) -> Picture:
     return Picture({"": tiles(images, bins)}, broken_note(images))
 
 
+def filters(weights: Images) -> Picture:
+    """Returns weights as images, each with its own scale: gray is zero, white the largest absolute value."""
+    largest = np.abs(weights).max(axis=(1, 2, 3), keepdims=True)
+    return Picture({"": tiles(127.5 * (1 + weights / np.maximum(largest, 1e-12)), 256)}, "Gray is zero.")
+
+
 def temperatures(images: Mapping[float, Images], bins: int | None) -> Picture:
     """Returns a row of samples for each temperature."""
     rows = {f"T = {temperature:g}": _strip(row, bins) for temperature, row in images.items()}

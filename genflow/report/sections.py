@@ -101,11 +101,13 @@ def _bar(value: float, error: float, low: float, high: float) -> Markup:
 def alerts(record: Mapping, baselines: Sequence[Mapping]) -> list[Markup]:
     """Returns a sentence for each thing that a reader of the figures must know first."""
     skipped, broken = record.get("skipped_updates"), record.get("nonfinite_samples")
+    rollbacks = record.get("rollbacks")
     value, error = record.get("value"), record.get("standard_error") or 0.0
     lines = {b["name"]: b["value"] for b in baselines} if is_finite(value) else {}
     better = [name for name, level in lines.items() if level < value and name != LIMIT]
     sentences = [
         skipped and f"Updates skipped because a gradient was not finite, or above optimizer.skip_norm: {skipped:,}.",
+        rollbacks and f"Training diverged and went back to a checkpoint: {rollbacks:,} times.",
         broken and f"Samples that are not finite: {broken:,}.",
         record.get("bound") in BOUNDS and not is_finite(value) and "The likelihood of the test data is not finite.",
         better and f"Better than this model: the baseline {', '.join(better)}.",
