@@ -252,11 +252,15 @@ def check_table(record, folder, out):
 def check_diagnostics(config, record, folder, out):
     found = {line["name"]: line["value"] for line in record["diagnostics"]}
     has_latents, has_terms = "KL, nats" in found, f"decoder, {record['unit']}" in found
-    assert bool(found) == (hasattr(config.model, "target") or has_latents or has_terms)
+    has_target, has_partition = hasattr(config.model, "target"), any(name.startswith("log Z by ") for name in found)
+    has_samples = any(name.startswith("sliced Wasserstein") for name in found)
+    assert bool(found) == (has_target or has_latents or has_terms or has_partition or has_samples)
+    assert has_partition == (config.model.name == "rbm")
     assert has_terms == (config.model.name == "ddpm") == (folder / "samples" / "terms_of_the_bound.png").is_file()
     assert has_latents == any(hasattr(config.model, name) for name in ("beta", "latent_dims", "latents"))
     report = (folder / "report.html").read_text("utf-8")
-    assert ("Importance weights" in report) == (bool(found) and not has_latents and not has_terms)
+    assert ("Importance weights" in report) == has_target
+    assert ("Partition function" in report) == has_partition
     assert ("Latent variables, on 16 test examples" in report) == has_latents
     for name, value in found.items():
         shown = f"{value:.0f}" if value == int(value) else f"{value:.4f}"
