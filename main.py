@@ -41,7 +41,7 @@ def run(flags, config):
         hosts.join(flags.coordinator, flags.num_processes, flags.process_id)
     logging.set_verbosity(logging.WARNING)  # orbax and JAX tell their internals at the level of information
     if flags.mode == "eval":
-        use.evaluate_run(flags.workdir, flags.seed, common.base())
+        use.evaluate_run(flags.workdir, defaults=common.base(), **cli.evaluation())
     elif flags.mode == "sample":
         use.sample_run(flags.workdir, defaults=common.base(), **cli.sampling())
     else:

@@ -32,9 +32,10 @@ CHOICES = {
     "model.schedule": ("linear", "cosine", "fixed", "monotone"),
     "model.sde": ("vp", "sub_vp", "ve"),
     "model.variance": ("large", "small", "learned"),
-    "model.visible": ("bernoulli", "gaussian"),
     "model.weighting": ("sigma", "likelihood"),
-    "model.prior": ("normal", "coupling", "autoregressive", "mixture", "vamp"),
+    "model.loss": ("minimax", "non_saturating", "hinge", "wasserstein"),
+    "model.pooling": ("sum", "mean"),
+    "model.prior": ("normal", "coupling", "autoregressive", "mixture", "vamp", "uniform"),
     "model.sampler": (
         *("ancestral", "ancestral_learned", "ancestral_small", "annealed_langevin", "ddim", "dpm_solver_pp_2m", "heun"),
         *("heun_churn", "predictor_corrector", "probability_flow", "reverse_sde"),
@@ -90,9 +91,7 @@ def base() -> ConfigDict:
     c.data.data_dir = ""  # where prepared data sets are; empty: $GENFLOW_DATA, $TFDS_DATA_DIR or ~/tensorflow_datasets
     c.data.batch_size = 128  # examples a step, over all devices and hosts
     c.data.validation = 0.1  # held out for choosing the checkpoint where no official part exists (fraction of train)
-    c.data.num_examples = (
-        0  # use only this many training examples; 0: all (2-D densities: how many to draw; 0: 100,000)
-    )
+    c.data.num_examples = 0  # use only this many training examples; 0: all (densities: how many to draw; 0: 100,000)
     c.data.image_size = (
         0  # resize to this many pixels a side; 0: as they are. Images of this size are not cropped either
     )
@@ -148,6 +147,8 @@ def base() -> ConfigDict:
     c.eval.importance_samples = 1  # draws in the log-mean-exp of each repeat of the final score: a tighter bound
     c.eval.samples_per_call = 16  # of a latent variable model, draws that are in memory at once
     c.eval.select = "best"  # best (lowest validation loss) or last: the checkpoint that is scored and sampled
+    c.eval.num_samples = 0  # at the end, samples that are compared with as many test examples; 0: none
+    c.eval.parzen = False  # with num_samples, the Parzen window estimate too (whole numbers, a validation part)
     c.eval.baselines = True  # score uniform, independent-pixel and Gaussian baselines on the same split
 
     c.sample = ConfigDict()
@@ -190,6 +191,7 @@ def debug(c: ConfigDict, data: str = "", **model) -> ConfigDict:
     c.eval.max_examples = 16
     c.eval.num_repeats = 1
     c.eval.importance_samples = 1
+    c.eval.num_samples = min(c.eval.num_samples, 16)
     c.sample.num = 4
     c.sample.temperatures = (0.7, 1.0)
     c.checkpoint.every = 4

@@ -23,7 +23,11 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("config", DEFAULT_CONFIG, "FILE.py or FILE.py:debug; --config.SECTION.KEY=VALUE overrides a value")
 flags.DEFINE_enum("mode", "train", ("train", "eval", "sample"), "train a run, or score or sample one from its folder")
 flags.DEFINE_string("workdir", "", "the run folder; training without it writes under runs/")
-flags.DEFINE_integer("num", 64, "sample: how many", lower_bound=1, upper_bound=LARGEST)
+flags.DEFINE_integer(
+    "num", 64, "sample, eval: how many samples; eval without it: as many as there are test examples", 1, LARGEST
+)
+flags.DEFINE_string("features", "", "eval: inception:FILE compares samples by FID, KID, IS; see docs/sample-metrics.md")
+flags.DEFINE_bool("parzen", False, "eval: the Parzen window estimate of samples too")
 flags.DEFINE_string(
     "temperature", "1.0", "sample: scale of the latent noise; 0.7,0.8,1 for a flow of 3 levels, the coarsest first"
 )
@@ -46,8 +50,10 @@ DIFFUSION = ("sampler", "sampler_steps", "guidance", "spacing", "resample")
 OURS = (
     *("config", "mode", "workdir", "num", "temperature", "label", "prompt", "given", "top_k", "top_p", "seed"),
     *DIFFUSION,
+    *("features", "parzen"),
     *("coordinator", "num_processes", "process_id", "list_configs"),
 )
+EVALUATION = ("features", "parzen")
 SAMPLING = ("label", "prompt", "given", "top_k", "top_p", *DIFFUSION)
 TRAINING = {"num": "sample.num", "temperature": "sample.temperatures", "seed": "seed"}  # what training reads instead
 
@@ -66,10 +72,14 @@ def parse(argv: Sequence[str]) -> ConfigDict | None:
     if FLAGS.mode == "train":
         if name := next((n for n in TRAINING if FLAGS[n].present), ""):
             raise UserError(f"--{name} is for --mode=eval and sample; for training set --config.{TRAINING[name]}")
+        if name := next((n for n in EVALUATION if FLAGS[n].present), ""):
+            hint = "; for training set --config.eval.parzen" * (name == "parzen")
+            raise UserError(f"--{name} is for --mode=eval{hint}")
         if name := next((n for n in SAMPLING if FLAGS[n].present), ""):
             hint = "; train with --config.model.conditional=True first" * (name == "label")
             raise UserError(f"--{name} is for --mode=sample{hint}")
         return load_config(FLAGS.config, overrides)
+    _check_features()
     if overrides or FLAGS["config"].present:
         raise UserError(f"--mode={FLAGS.mode} reads the configuration from --workdir; leave --config out")
     if FLAGS.mode == "eval" and (name := next((n for n in SAMPLING if FLAGS[n].present), "")):
@@ -115,6 +125,22 @@ def temperature() -> float | tuple[float, ...]:
 def sampling() -> dict:
     """The flags of --mode=sample, as the arguments of `use.sample_run`."""
     return {name: FLAGS[name].value for name in ("num", "seed", *SAMPLING)} | {"temperature": temperature()}
+
+
+def evaluation() -> dict:
+    """The flags of --mode=eval, as the arguments of `use.evaluate_run`."""
+    num = FLAGS.num if FLAGS["num"].present else 0
+    return {"seed": FLAGS.seed, "num": num, "features": FLAGS.features, "parzen": FLAGS.parzen}
+
+
+def _check_features():
+    if FLAGS.mode == "sample" and (name := next((n for n in EVALUATION if FLAGS[n].present), "")):
+        raise UserError(f"--{name} is for --mode=eval")
+    kind, _, file = FLAGS.features.partition(":")
+    if FLAGS.features and (kind != "inception" or not file):
+        raise UserError(f"flag --features={shown(FLAGS.features)}: expected inception:FILE; see docs/sample-metrics.md")
+    if file and not os.path.isfile(os.path.expanduser(file)):
+        raise UserError(f"flag --features=inception:{shown(file)}: no such file; see docs/sample-metrics.md")
 
 
 def _check_diffusion():

@@ -8,41 +8,23 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from genflow import provenance
 from genflow import workdir as folders
-from genflow.analysis.distances import classifier_features, frechet, sliced_wasserstein
+from genflow.analysis.distances import frechet, sliced_wasserstein
+from genflow.analysis.judge import Judge, make_judge
 from genflow.checkpoint import digest
 from genflow.errors import UserError
 from genflow.evaluate import nonfinite
-from genflow.experiment import Experiment
 from genflow.hosts import to_host
 from genflow.report.samplers import quality
 from genflow.samplers.diffusion import SAMPLERS, SPACINGS
 from genflow.trained import Trained, load_trained
 
 BATCH = 500  # samples drawn at once
-MOST_EXAMPLES = 60_000  # of the training part, its first
-
-
-class Judge(NamedTuple):
-    """What samples are compared with: training data, and features of a classifier that saw them."""
-
-    data: np.ndarray
-    features: object  # of events, or None without labels
-    data_features: np.ndarray | None
-    accuracy: float | None  # of the classifier, on the test part
-
-    def distances(self, x: np.ndarray) -> dict[str, float]:
-        """Of a set of events to the training data."""
-        found = {"sliced_wasserstein": sliced_wasserstein(x, self.data)}
-        if self.features is not None:
-            found["frechet"] = frechet(self.features(x), self.data_features)
-        return found
 
 
 def compare_samplers(
@@ -70,7 +52,10 @@ def compare_samplers(
         raise UserError(f"{given}: expected 2 or more of the first two, and a seed that is not negative")
     trained = load_trained(path, defaults)
     plan = _plan(trained, chosen, calls)
-    judge, floor = _judge(trained.experiment, num, seed)
+    test = trained.experiment.evaluation["test"]
+    examples = test.fetch(np.arange(min(test.num, num)))["x"]
+    judge = make_judge(trained.experiment, len(examples), seed)
+    floor = _distances(judge, examples)
     rows = []
     for label, options, steps in plan:
         rows.append(_row(trained, judge, label, options, steps, num, seed))
@@ -122,16 +107,12 @@ def _plan(trained, chosen, calls):
     return [(label, options, steps) for (label, steps), options in plan.items()]
 
 
-def _judge(experiment: Experiment, num: int, seed: int):
-    """What to compare with, and the distances of as many test examples as there are, up to `num`."""
-    train = experiment.train.fetch(np.arange(min(experiment.train.num, MOST_EXAMPLES)))
-    test = experiment.evaluation["test"].fetch(np.arange(min(experiment.evaluation["test"].num, num)))
-    features, accuracy = None, None
-    if "label" in train:
-        features, score = classifier_features(train["x"], train["label"], seed)
-        accuracy = score(test["x"], test["label"])
-    judge = Judge(train["x"], features, features and features(train["x"]), accuracy)
-    return judge, judge.distances(test["x"])
+def _distances(judge: Judge, x: np.ndarray) -> dict[str, float]:
+    """Of a set of events to the training data."""
+    found = {"sliced_wasserstein": sliced_wasserstein(x, judge.data)}
+    if judge.extractor is not None:
+        found["frechet"] = frechet(judge.extractor.describe(x).features, judge.described.features)
+    return found
 
 
 def _row(trained, judge, label, options, steps, num, seed):
@@ -142,7 +123,7 @@ def _row(trained, judge, label, options, steps, num, seed):
     keys = jax.random.split(jax.random.key(seed), -(-num // size))
     x = np.concatenate([to_host(draw(trained.params, trained.state, key)) for key in keys])[:num]
     broken = nonfinite(x)
-    distances = {} if broken else judge.distances(x)
+    distances = {} if broken else _distances(judge, x)
     row = {"sampler": label, "calls": (steps - 1) * per_step + 1, "steps": steps, "nonfinite": broken}
     return row | distances | {"seconds": round(time.perf_counter() - started, 2)}
 
@@ -166,7 +147,7 @@ def _record(trained: Trained, path, rows, judge, floor, num, seed):
         "data": spec.name,
         "split": "train",
         "num_samples": num,
-        "features": f"frechet_{spec.name}",
+        "features": judge.extractor and f"frechet_{judge.extractor.name}",
         "classifier_accuracy": judge.accuracy,
         "num_train": len(judge.data),
         "num_test": min(trained.experiment.evaluation["test"].num, num),

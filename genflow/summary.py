@@ -13,10 +13,11 @@ import numpy as np
 
 from genflow import provenance
 from genflow import workdir as folders
-from genflow.analysis import importance, latents, partition, variational_bound
+from genflow.analysis import importance, judge, latents, partition, variational_bound
 from genflow.checkpoint import digest
 from genflow.core import Params
 from genflow.data.transforms import binarize
+from genflow.errors import UserError
 from genflow.evaluate import Score, in_unit, log_probs, score, unit
 from genflow.experiment import Experiment, evaluation_key, place_batch
 from genflow.metrics import Stopwatch, read_rows
@@ -39,7 +40,7 @@ def finish(
         scores = part_scores(trained, experiment.config.seed)
         references = baseline_scores(experiment) if experiment.config.eval.baselines else {}
         terms = bound_terms(trained)
-        found = diagnostics(trained, terms, scores)
+        found = with_samples(diagnostics(trained, terms, scores), sample_comparison(trained))
     with watch.measure("samples"):
         pictures, broken = draw(trained, output)
         pictures |= draw_bound(terms, output) if terms else {}
@@ -147,6 +148,40 @@ def diagnostics(
     return {"diagnostics": lines, "diagnostics_heading": heading if lines else ""}
 
 
+def sample_comparison(trained: Trained) -> judge.Comparison | None:
+    """Metrics of `eval.num_samples` samples, by the small classifier of the data; None without that many."""
+    experiment, config = trained.experiment, trained.experiment.config
+    if not config.eval.num_samples:
+        return None
+    wanted = config.eval.num_samples, config.seed, None, config.eval.parzen
+    return judge.compare(experiment, trained.params, trained.state, *wanted)
+
+
+def check_samples(experiment: Experiment) -> None:
+    """Refuses a configuration that asks for metrics of samples that cannot be had.
+
+    Raises:
+      UserError: a model without samples, text, or a Parzen window without a validation part.
+    """
+    config = experiment.config.eval
+    if config.num_samples:
+        judge.check(experiment, config.num_samples, config.parzen, "config.eval.")
+    elif config.parzen:
+        raise UserError("config.eval.parzen=True needs samples: set --config.eval.num_samples=10000")
+
+
+def with_samples(found: Mapping, compared: judge.Comparison | None) -> dict:
+    """Diagnostics and their heading, with those of samples."""
+    if compared is None:
+        return dict(found)
+    if compared.nonfinite:
+        print(f"WARNING: {compared.nonfinite} of {compared.num} samples are not finite: no metrics", file=sys.stderr)
+        return dict(found)
+    lines = [_line(name, Score(*figure, compared.num)) for name, figure in compared.lines().items()]
+    heading = "; ".join(filter(None, (found["diagnostics_heading"], compared.heading)))
+    return {"diagnostics": [*found["diagnostics"], *lines], "diagnostics_heading": heading}
+
+
 def make_record(
     trained: Trained, scores: Mapping[str, Score], references: Mapping[str, Score], broken: int, seconds: Mapping
 ) -> dict:
@@ -232,7 +267,7 @@ def _figure(value, error, mark=""):
     return (
         f"{mark:>3}{value:8.0f}"
         if is_count and not mark
-        else f"{mark:>3}{value:8.4f}" + f" +- {error:.4f}" * bool(error)
+        else f"{mark:>3}{value:8.4f}" + (f" +- {error:.4f}" if error else "")
     )
 
 

@@ -69,6 +69,7 @@ def train(config: ConfigDict, workdir: str = "", resumable: tuple[str, ...] = ()
         with folders.discarded_on_error(path), watch.measure("data"):
             differences = _check_folder(path, config, resumable)
             experiment = assemble(config)
+            summary.check_samples(experiment)
         folders.write_config(output, config)
         with open_checkpoints(path / "checkpoints", config.checkpoint.keep) as checkpoints, interruptible() as signals:
             target = _train(experiment, output, checkpoints, watch, differences, signals)

@@ -9,7 +9,9 @@ import jax
 import numpy as np
 
 from genflow import workdir as folders
+from genflow.analysis import judge
 from genflow.analysis.completion import can_complete
+from genflow.analysis.parzen import CAVEAT
 from genflow.data.text import encode
 from genflow.errors import UserError
 from genflow.evaluate import completer, nonfinite, unit
@@ -19,34 +21,79 @@ from genflow.summary import finite, part_scores
 from genflow.trained import load_trained
 
 
-def evaluate_run(workdir: str, seed: int = 0, defaults: Mapping | None = None) -> dict:
-    """Scores the chosen checkpoint on the validation and test parts, prints them and writes eval_seed_N.json.
+def evaluate_run(
+    workdir: str,
+    seed: int = 0,
+    defaults: Mapping | None = None,
+    num: int = 0,
+    features: str = "",
+    parzen: bool = False,
+) -> dict:
+    """Scores the chosen checkpoint, and compares its samples with data; prints what it finds, writes eval_seed_N.json.
+
+    A model without a likelihood always has its samples compared; another where one of `num`, `features`, `parzen` or
+    config.eval.num_samples asks for it.
 
     Args:
       defaults: see `load_trained`.
+      num: samples; 0: config.eval.num_samples, or as many as there are test examples, at most 10,000.
+      features: 'inception:FILE', the published weights; empty: a small classifier of the data, where they have labels.
+      parzen: the Parzen window estimate too.
+
+    Raises:
+      UserError: another file, a model that has neither a likelihood nor samples, or data that have no such metrics.
     """
     path = pathlib.Path(workdir).expanduser().resolve()
+    weights = judge.inception_weights(features.partition(":")[2]) if features else None
     trained = load_trained(path, defaults)
-    if trained.experiment.model.log_prob is None:
-        raise UserError(f"{trained.experiment.config.model.name} has no likelihood; use --mode=sample")
-    scores = part_scores(trained, seed)
-    result = {
-        "name": trained.experiment.config.name,
-        "step": trained.step,
-        "seed": seed,
-        "unit": unit(trained.experiment.spec),
-        "bound": trained.experiment.model.bound,
-    } | {
-        part: {"value": s.value, "standard_error": finite(s.standard_error), "num_examples": s.num_examples}
-        for part, s in scores.items()
-    }
+    experiment, section = trained.experiment, trained.experiment.config.eval
+    is_scored = experiment.model.log_prob is not None
+    if not is_scored and experiment.model.sample is None:
+        raise UserError(f"{experiment.config.model.name} has neither a likelihood nor samples to evaluate")
+    num, parzen = num or section.num_samples, parzen or section.parzen
+    is_compared = bool(num or features or parzen) or not is_scored
+    if is_compared:
+        judge.check(experiment, num, parzen)
+    result = {"name": experiment.config.name, "step": trained.step, "seed": seed}
+    result |= _scores(trained, seed) if is_scored else {}
+    if is_compared:
+        run = experiment, trained.params, trained.state
+        result["samples"] = _compared(judge.compare(*run, num, seed, weights, parzen))
     out = path / f"eval_seed_{seed}.json"
     folders.write_text(out, json.dumps(result, indent=2, allow_nan=False) + "\n")
-    for part, s in scores.items():
-        figure = f"{s.value:.4f} +- {s.standard_error:.4f} {result['unit']}"
-        print(f"{part:<12}{figure} ({result['bound']}, {s.num_examples} examples)")
     print(f"written to  {out}")
     return result
+
+
+def _scores(trained, seed):
+    """The figures of the parts, printed and as eval_seed_N.json has them."""
+    experiment, scores = trained.experiment, part_scores(trained, seed)
+    result = {"unit": unit(experiment.spec), "bound": experiment.model.bound}
+    for part, s in scores.items():
+        result[part] = {"value": s.value, "standard_error": finite(s.standard_error), "num_examples": s.num_examples}
+        figure = f"{s.value:.4f} +- {s.standard_error:.4f} {result['unit']}"
+        print(f"{part:<12}{figure} ({result['bound']}, {s.num_examples} examples)")
+    return result
+
+
+def _compared(found):
+    """A comparison, printed and as eval_seed_N.json has it."""
+    print(f"{found.heading}\nboth against {found.num_data:,} training examples")
+    if found.nonfinite:
+        print(f"WARNING: {found.nonfinite} of {found.num} samples are not finite: there are no figures")
+    lines = found.lines()
+    for name, figure in lines.items():
+        error = f" +- {figure.standard_error:.4f}" if np.isfinite(figure.standard_error) else ""
+        print(f"  {name:<40}{figure.value:11.4f}{error}")
+    if found.parzen:
+        print(f"  {CAVEAT}")
+        if any(window.is_at_edge for window in found.parzen):
+            print("  WARNING: the best Parzen sigma is at an end of those tried; a better one may lie beyond")
+    numbers = {"num": found.num, "num_test": found.num_test, "num_data": found.num_data, "nonfinite": found.nonfinite}
+    figures = {
+        name: {"value": figure.value, "standard_error": finite(figure.standard_error)} for name, figure in lines.items()
+    }
+    return numbers | {"classifier_accuracy": found.accuracy, "figures": figures}
 
 
 def sample_run(
@@ -85,6 +132,8 @@ def sample_run(
     path = pathlib.Path(workdir).expanduser().resolve()
     trained = load_trained(path, defaults)
     experiment = trained.experiment
+    if experiment.model.sample is None:
+        raise UserError(f"{experiment.config.model.name} draws no samples: it says the label of an image, no more")
     cond = _conditions(experiment, num, label, given)
     key = jax.random.key(seed)
     chosen = {"sampler": sampler, "sampler_steps": sampler_steps, "guidance": guidance, "spacing": spacing}

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from genflow.analysis.distances import classifier_features, frechet, sliced_wasserstein
+from genflow.analysis.distances import frechet, sliced_wasserstein
+from genflow.analysis.features import classifier
 
 GENERATOR = np.random.default_rng(0)
 NORMAL = GENERATOR.standard_normal((20_000, 4))
@@ -33,8 +34,11 @@ def test_frechet_of_gaussians_is_the_wasserstein_distance_of_their_moments():
 def test_features_tell_classes_apart_and_have_a_size_of_their_own():
     labels = np.arange(300) % 3
     x = 40 * labels[:, None, None, None] + GENERATOR.normal(size=(300, 4, 4, 1))
-    features, accuracy = classifier_features(x[:200], labels[:200])
+    extractor, accuracy = classifier("three", x[:200], labels[:200])
     assert accuracy(x[200:], labels[200:]) > 0.95
-    assert features(x).shape == (300, 64)
-    same, other = (frechet(features(x[labels == 0]), features(x[labels == c])) for c in (0, 2))
+    features, probabilities = extractor.describe(x)
+    assert features.shape == (300, 64)
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-6)
+    assert (probabilities[200:].argmax(1) == labels[200:]).mean() == accuracy(x[200:], labels[200:])
+    same, other = (frechet(features[labels == 0], features[labels == c]) for c in (0, 2))
     assert other > 10 * abs(same) + 0.1
