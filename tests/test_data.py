@@ -106,11 +106,14 @@ def test_density_has_mass_one_and_the_entropy_of_its_samples(name):
 def test_density_samples_fall_where_it_says(name):
     """Mass by sampling and by the density agree in each cell of a coarse grid: a wrong direction or scale fails."""
     density, edges = DENSITIES[name](), np.linspace(-5, 5, 11)
+    dims = density.dims
     x = density.sample(np.random.default_rng(3), 20_000)
-    counts = np.histogram2d(x[:, 0], x[:, 1], bins=(edges, edges))[0] / len(x)
+    assert x.shape == (20_000, dims)
+    counts = np.histogramdd(x, bins=[edges] * dims)[0] / len(x)
     fine = np.linspace(-5, 5, 201)[:-1] + 0.025
-    grid = np.stack(np.meshgrid(fine, fine, indexing="ij"), -1).reshape(-1, 2)
-    mass = np.exp(density.log_prob(grid)).reshape(10, 20, 10, 20).sum((1, 3)) * 0.05**2
+    grid = np.stack(np.meshgrid(*[fine] * dims, indexing="ij"), -1).reshape(-1, dims)
+    cells = np.exp(density.log_prob(grid)).reshape([10, 20] * dims)
+    mass = cells.sum(tuple(range(1, 2 * dims, 2))) * 0.05**dims
     assert np.abs(counts - mass).max() < 5 * np.sqrt(mass.max() / len(x))
 
 

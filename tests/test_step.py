@@ -82,6 +82,31 @@ def test_a_group_has_its_own_optimizer_and_period():
     np.testing.assert_allclose(two.params["generator"]["w"], expected, rtol=1e-6)
 
 
+def test_a_group_that_is_not_due_is_not_differentiated_and_its_metrics_are_means_over_updates():
+    """A generator whose loss is NaN on odd counts of the critic's calls is asked on the even ones alone."""
+    players = two_players()
+
+    def generator(params, state, key, batch):
+        loss, (state, _) = players.losses["generator"](params, state, key, batch)
+        calls = state["calls"]
+        return jnp.where(calls % 2 == 1, jnp.nan, loss), (state | {"chain": 10.0 * calls}, {"calls": 1.0 * calls})
+
+    model = players._replace(losses=players.losses | {"generator": generator})
+    optimizers = make_optimizers(OPTIONS | {"groups": {"generator": {"every": 2}}}, list(model.losses), 100)
+    batch = {"x": jnp.ones((8, 2))}
+    state = init_state(model, optimizers, 0.0, jax.random.key(0), batch)
+    call = jax.jit(make_call(make_step(model, optimizers, 0), lambda step, data, entry: batch))
+    feed = {"i": jnp.arange(6)}
+    after, metrics = call(state, {}, feed, 5)
+    assert (after.skipped, after.state["calls"]) == (0, 5)
+    assert after.state["chain"] != 50.0  # the critic's, of the fifth step
+    np.testing.assert_allclose(metrics["generator/updates"], 2 / 5)
+    np.testing.assert_allclose(metrics["generator/calls"], (2 + 4) / 2)
+    assert metrics["generator/grad_norm"] > 0
+    alone = call(state, {}, feed, 1)[1]
+    assert (alone["generator/updates"], alone["generator/loss"], alone["generator/grad_norm"]) == (0, 0, 0)
+
+
 def test_an_unknown_group_is_named():
     with pytest.raises(UserError, match=r"config.optimizer.groups.crtic: .* critic, generator"):
         make_optimizers(OPTIONS | {"groups": {"crtic": {}}}, ["critic", "generator"], 10)

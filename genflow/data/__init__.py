@@ -26,7 +26,7 @@ def load(config, seed: int) -> tuple[Spec, Dataset, dict[str, Dataset]]:
 
     Args:
       config: the `data` section of a configuration.
-      seed: of what is drawn for training (2-D densities); splits and evaluation parts are the same for every seed.
+      seed: of what is drawn for training (densities); splits and evaluation parts are the same for every seed.
 
     Returns:
       What the data are, the training part, and the parts 'validation' (empty where data.validation is 0 and the

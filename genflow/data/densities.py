@@ -1,4 +1,4 @@
-"""Two-dimensional densities that can be sampled and evaluated exactly, so that their entropy is known."""
+"""Densities on the line and on the plane that can be sampled and evaluated exactly: their entropy is known."""
 
 import math
 from collections.abc import Callable
@@ -11,18 +11,19 @@ from genflow.core import Spec
 from genflow.data.dataset import SPLIT_SEED, in_memory
 from genflow.data.embedded import Source
 
-HALF_WIDTH = 5.0  # of the square that holds all the mass of each density to 1e-7
+HALF_WIDTH = 5.0  # of the interval or square that holds all the mass of each density to 1e-7
 DEFAULT_NUM = 100_000
 NUM_EVALUATION = 10_000
 
-Points = Float[np.ndarray, "N 2"]
+Points = Float[np.ndarray, "N d"]
 
 
 class Density(NamedTuple):
-    """A distribution on the plane: sample(rng, num) -> [num, 2] and log_prob(x) -> [N] nats, both float64."""
+    """A distribution: sample(rng, num) -> [num, dims] and log_prob(x) -> [N] nats, both float64."""
 
     sample: Callable[[np.random.Generator, int], Points]
     log_prob: Callable[[Points], Float[np.ndarray, " N"]]
+    dims: int = 2
 
 
 def mixture(centers: Points, weights: Float[np.ndarray, " K"], scale: float) -> Density:
@@ -30,9 +31,14 @@ def mixture(centers: Points, weights: Float[np.ndarray, " K"], scale: float) -> 
 
     def sample(rng, num):
         chosen = rng.choice(len(centers), size=num, p=weights)
-        return centers[chosen] + scale * rng.standard_normal((num, 2))
+        return centers[chosen] + scale * rng.standard_normal((num, centers.shape[1]))
 
-    return Density(sample, lambda x: _log_mixture(x, centers, weights, scale))
+    return Density(sample, lambda x: _log_mixture(x, centers, weights, scale), centers.shape[1])
+
+
+def two_gaussians() -> Density:
+    """Two Gaussians on the line, one of them more likely."""
+    return mixture(np.array([[-2.0], [1.0]]), np.array([0.35, 0.65]), scale=0.5)
 
 
 def thick_curves(arms: list[Callable], power: int, scale: float, num_nodes: int) -> Density:
@@ -132,22 +138,23 @@ def pinwheel(num_blades: int = 5, twist: float = 0.6) -> Density:
     return Density(sample, log_prob)
 
 
-DENSITIES = {d.__name__: d for d in (moons, rings, checkerboard, eight_gaussians, spirals, pinwheel)}
+DENSITIES = {d.__name__: d for d in (moons, rings, checkerboard, eight_gaussians, spirals, pinwheel, two_gaussians)}
 
 
 def quadrature(density: Density, cells: int = 200) -> tuple[float, float]:
-    """Returns the total probability and the entropy in nats, by the midpoint rule on a grid of cells^2 points."""
+    """Returns the total probability and the entropy in nats, by the midpoint rule on a grid of cells^dims points."""
     step = 2 * HALF_WIDTH / cells
     middle = -HALF_WIDTH + step * (np.arange(cells) + 0.5)
-    log_p = density.log_prob(np.stack(np.meshgrid(middle, middle), axis=-1).reshape(-1, 2))
-    p = np.exp(log_p)
-    return float(p.sum() * step**2), float(-(p * np.where(p > 0, log_p, 0)).sum() * step**2)
+    log_p = density.log_prob(np.stack(np.meshgrid(*[middle] * density.dims), axis=-1).reshape(-1, density.dims))
+    p, volume = np.exp(log_p), step**density.dims
+    return float(p.sum() * volume), float(-(p * np.where(p > 0, log_p, 0)).sum() * volume)
 
 
 def density(name: str, num: int, seed: int) -> Source:
     """Draws `num` training points, a function of `seed`, and the same evaluation points for every seed."""
     chosen = DENSITIES[name]()
-    spec = Spec(name, (2,), None, entropy=quadrature(chosen)[1], source="drawn by genflow", license="Apache-2.0")
+    entropy = quadrature(chosen)[1]
+    spec = Spec(name, (chosen.dims,), None, entropy=entropy, source="drawn by genflow", license="Apache-2.0")
     draws = {"train": (num or DEFAULT_NUM, seed), "validation": (NUM_EVALUATION, 0), "test": (NUM_EVALUATION, 0)}
     rngs = [np.random.default_rng([SPLIT_SEED, i, s]) for i, (_, s) in enumerate(draws.values())]
     parts = {part: chosen.sample(rng, n) for (part, (n, _)), rng in zip(draws.items(), rngs, strict=True)}
@@ -156,7 +163,8 @@ def density(name: str, num: int, seed: int) -> Source:
 
 def _log_mixture(x: Points, centers: Points, weights: Float[np.ndarray, " K"], scale: float, chunk: int = 1024):
     """Evaluates a Gaussian mixture in slices, so that [N, K] never exists at once."""
-    constant = np.log(weights) - np.log(2 * np.pi * scale**2) - 0.5 * (centers**2).sum(1) / scale**2
+    normalizer = centers.shape[1] / 2 * np.log(2 * np.pi * scale**2)
+    constant = np.log(weights) - normalizer - 0.5 * (centers**2).sum(1) / scale**2
     out = []
     for block in np.split(x, range(chunk, len(x), chunk)):
         terms = block @ (centers.T / scale**2) + constant
