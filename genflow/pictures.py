@@ -8,6 +8,7 @@ import numpy as np
 
 from genflow.analysis import traversal
 from genflow.analysis.completion import can_complete
+from genflow.analysis.game import scene_of
 from genflow.analysis.interpolation import interpolate
 from genflow.analysis.variational_bound import Terms
 from genflow.core import Spec
@@ -15,7 +16,7 @@ from genflow.data.text import decode
 from genflow.evaluate import completer, nonfinite, round_trip, sampler
 from genflow.experiment import Experiment
 from genflow.hosts import to_host
-from genflow.report import diffusion, figures, images, sound, text
+from genflow.report import diffusion, figures, game, images, sound, text
 from genflow.trained import Trained
 
 PICTURE_EXAMPLES = 12  # a row of samples or reconstructions
@@ -53,6 +54,8 @@ def _draw_images(trained, workdir):
     experiment, spec = trained.experiment, trained.experiment.spec
     config, key = experiment.config.sample, jax.random.key(experiment.config.seed)
     test = experiment.evaluation["test"].fetch(np.arange(min(config.num, experiment.evaluation["test"].num)))
+    if experiment.model.sample is None:
+        return _draw_classes(trained, test, workdir), 0
     given = _conditions(experiment, test, config.num)
     draws = sampler(experiment.model, trained.params, trained.state, config.num, given)
     sheet = draws(key)
@@ -104,6 +107,16 @@ def _energy_based(trained, workdir):
     return pictures
 
 
+def _draw_classes(trained, test, workdir):
+    """Of a classifier, which draws nothing: test images in the order of the classes that it finds likeliest."""
+    experiment = trained.experiment
+    logits = jax.jit(experiment.model.classify)(trained.params, trained.state, test["x"])
+    ordered = test["x"][np.argsort(np.asarray(logits).argmax(1), kind="stable")]
+    _write_png(workdir, "by_predicted_class", images.sheet(ordered, experiment.spec.bins))
+    shown = {"Test images": test["x"], "Test images by predicted class": ordered}
+    return {caption: images.samples(x, experiment.spec.bins) for caption, x in shown.items()}
+
+
 def _walks(trained, test, workdir):
     """Between the first test images and those after them; nothing where the model has no latents."""
     experiment, pairs = trained.experiment, min(PAIRS, len(test["x"]) // 2)
@@ -151,7 +164,7 @@ def _conditions(experiment, batch, num):
 def _draw_vectors(trained, workdir):
     experiment, model = trained.experiment, trained.experiment.model
     if experiment.spec.dims < 2:
-        return {}, 0
+        return _draw_line(trained, workdir) if model.sample is not None else ({}, 0)
     key = jax.random.key(experiment.config.seed)
     test = experiment.evaluation["test"]
     batch = test.fetch(np.arange(min(test.num, SCATTER_EXAMPLES)))
@@ -164,6 +177,21 @@ def _draw_vectors(trained, workdir):
     for label, figure in (row for picture in pictures.values() for row in picture.rows.items()):
         _write_png(workdir, f"step_{trained.step:08d}_{re.sub('[^a-z0-9]+', '_', label).strip('_')}", figure)
     return pictures, nonfinite(points)
+
+
+def _draw_line(trained, workdir):
+    """The last frame, and all of them as a film: samples/training.gif."""
+    last = _write_frame(trained.experiment, workdir, trained.params, trained.state, trained.step)
+    film, frames = workdir / "samples" / "training.gif", sorted((workdir / "samples").glob("step_*.png"))
+    game.save_animation(frames, film)
+    return {"Densities on the line": game.picture(last, film.read_bytes())}, last.broken
+
+
+def _write_frame(experiment, workdir, params, state, step):
+    scene = scene_of(experiment, params, state, step)
+    (workdir / "samples").mkdir(exist_ok=True)
+    game.save_frame(game.frame(scene), workdir / "samples" / f"step_{step:08d}.png")
+    return scene
 
 
 def _log_density(trained, real):
@@ -204,7 +232,9 @@ def _save_text(spec, drawn, stem):
 
 def write_sheet(experiment: Experiment, workdir: pathlib.Path, params, state, step: int) -> None:
     """A sheet of samples while training, samples/step_N.png; the same noise at every step."""
-    if experiment.spec.kind not in SAVE:
+    if experiment.spec.kind == "vectors" and experiment.spec.dims == 1 and experiment.model.sample is not None:
+        _write_frame(experiment, workdir, params, state, step)
+    if experiment.spec.kind not in SAVE or experiment.model.sample is None:
         return
     key = jax.random.key(experiment.config.seed)
     test, num = experiment.evaluation["test"], experiment.config.sample.num

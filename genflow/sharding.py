@@ -12,6 +12,7 @@ from genflow.errors import UserError
 from genflow.optimizers import leaf_name
 
 AXES = ("data", "model")
+CHAINS = "chains"  # the last name in the path of a state whose first axis is the batch's
 
 
 def make_mesh(data: int, model: int) -> Mesh:
@@ -44,8 +45,8 @@ def tree_shardings(mesh: Mesh, tree: PyTree, rules: Sequence = ()) -> PyTree:
 
     Args:
       rules: ((pattern, (axis name or '' for each of the last dimensions)), ...). Leaves without a match are
-        replicated. A rule speaks of the trailing dimensions, so stacked layers need no rule of their own; dimensions
-        that the mesh axis does not divide stay whole.
+        replicated, but for `chains`, whose rows are cut as those of a batch. A rule speaks of the trailing dimensions,
+        so stacked layers need no rule of their own; dimensions that the mesh axis does not divide stay whole.
     """
     if unknown := [axis for _, axes in rules for axis in axes if axis and axis not in AXES]:
         raise UserError(f"config.sharding.rules: no mesh axis {unknown[0]!r}; the axes are {', '.join(AXES)}")
@@ -54,7 +55,8 @@ def tree_shardings(mesh: Mesh, tree: PyTree, rules: Sequence = ()) -> PyTree:
         for pattern, axes in rules:
             if re.search(pattern, leaf_name(path)) and leaf.ndim >= len(axes):
                 return NamedSharding(mesh, PartitionSpec(*_fitting(mesh, leaf.shape, axes)))
-        return replicated(mesh)
+        is_chains = leaf_name(path).rpartition("/")[2] == CHAINS and leaf.ndim > 0
+        return batch_sharding(mesh) if is_chains and leaf.shape[0] % mesh.shape["data"] == 0 else replicated(mesh)
 
     return jax.tree_util.tree_map_with_path(sharding, tree)
 

@@ -1,6 +1,7 @@
 """Every experiment of configs/: it says what it is, its model section fits the builder, its :debug does everything."""
 
 import ast
+import functools
 import inspect
 import json
 import re
@@ -130,34 +131,68 @@ def choices(config):
 
 
 DEBUG = {name: load(name, "debug") for name in reversed(FILES)}
+# Run from beginning to end: of models that can do the same with the same kind of data, one that compiles soon.
+RUN = (
+    *EVALUATED,
+    "bayesian_regression",
+    "boltzmann_double_well",
+    "flow_matching_toy",
+    "gan_mnist",
+    "gan_toy1d",
+    "igebm_digits",
+    "jem_digits",
+    "ladder_mnist",
+    "nsf_power",
+    "ncsn_digits",
+    "rbm_digits",
+    "rbm_mnist",
+    "vae_digits",
+    "wrn_digits",
+)
 # Half a minute of compilation each, of functions that test_models compiles too.
-LONG = ("edm", "ffjord", "flowpp", "score_sde", "vdm", ("flow_matching", "image"))
-RUN = {
-    (c.model.name, kind(c)): name for name, c in DEBUG.items() if not {c.model.name, (c.model.name, kind(c))} & {*LONG}
-} | {(DEBUG[name].model.name, kind(DEBUG[name])): name for name in EVALUATED}
-TRACED = {choices(c): name for name, c in DEBUG.items()}
-TRACED = sorted(set(TRACED.values()) - set(RUN.values()) - {TRACED[choices(DEBUG[name])] for name in RUN.values()})
+LONG = ("edm_cifar10", "flow_matching_digits", "score_sde_cifar10", "vdm_digits")
+TRACED = {choices(DEBUG[name]): name for name in (*DEBUG, *RUN)}
+TRACED = sorted(set(TRACED.values()) - set(RUN))
 
 
-def test_every_model_and_kind_of_data_is_run():
-    assert set(EVALUATED) <= set(RUN.values())
-    assert {name for name, _ in RUN} | {name for name in LONG if isinstance(name, str)} == set(models.MODELS)
-    done = {choices(DEBUG[name]) for name in (*RUN.values(), *TRACED)}
-    assert {choices(c) for c in DEBUG.values()} == done
+@functools.cache
+def assembled(name):
+    return assemble(DEBUG[name])
+
+
+def abilities(name):
+    """What decides which code a run goes through: what the model can do, and the kind of data."""
+    model = assembled(name).model
+    able = [field for field, value in model._asdict().items() if value is not None]
+    return (*able, model.bound, len(model.losses), kind(DEBUG[name]))
+
+
+def test_every_model_is_traced_and_all_that_models_can_do_is_run():
+    assert {DEBUG[name].model.name for name in (*RUN, *TRACED)} == set(models.MODELS)
+    assert {choices(c) for c in DEBUG.values()} == {choices(DEBUG[name]) for name in (*RUN, *TRACED)}
+    done = {abilities(name) for name in (*RUN, *LONG)}
+    assert [name for name in DEBUG if abilities(name) not in done] == []
 
 
 @pytest.mark.parametrize("name", TRACED)
-def test_debug_with_other_choices_makes_a_train_step(name):
-    experiment = assemble(DEBUG[name])
+def test_debug_with_other_choices_can_train_score_and_draw(name):
+    experiment = assembled(name)
     target, feed = initializer(experiment)[1], make_feed(experiment)
-    step = make_step(experiment.model, experiment.optimizers, 0, experiment.config.train.ema_decay)
+    model, step = experiment.model, make_step(experiment.model, experiment.optimizers, 0, DEBUG[name].train.ema_decay)
     call = make_call(step, feed.fetch)
     after, metrics = jax.eval_shape(call, target, feed.data, feed.entries(0, 1), jax.ShapeDtypeStruct((), np.int32))
     assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(lambda a: (a.shape, a.dtype), target)
     assert {"loss", "grad_norm"} <= {name.rpartition("/")[2] for name in metrics}
+    batch, key = experiment.evaluation["test"].fetch(np.arange(4)), jax.random.key(0)
+    if model.log_prob is not None:
+        values = jax.eval_shape(model.log_prob, after.params, after.state, key, batch)
+        assert values.shape == (4,)
+    if model.sample is not None:
+        drawn = jax.eval_shape(lambda p, s: model.sample(p, s, key, 4), after.params, after.state)
+        assert drawn.shape == (4, *experiment.spec.shape)
 
 
-@pytest.mark.parametrize("name", RUN.values())
+@pytest.mark.parametrize("name", RUN)
 def test_debug_trains_evaluates_and_samples(name, tmp_path, capsys):
     run(f"--config=configs/{name}.py:debug", f"--workdir={tmp_path}")
     config, record = load(name, "debug"), strict_json((tmp_path / "record.json").read_text())
@@ -207,9 +242,14 @@ def check_rows(config, record, rows):
         assert row["time_utc"].endswith("+00:00")
         assert all(np.isfinite(value) for key, value in row.items() if key not in ("split", "time_utc"))
     for row in rows[:: len(splits)]:
-        assert TRAIN_ROW | {"learning_rate"} <= set(row)
+        groups = {name.partition("/")[0] for name in row if name.endswith("/grad_norm")} or {""}
+        for group in groups:
+            own = {name.removeprefix(f"{group}/").removesuffix(f"/{group}") for name in row} if group else set(row)
+            assert TRAIN_ROW | {"learning_rate"} <= own
         assert {unit, "nll"} <= set(row) or any(name.endswith(("_loss", "_gap")) for name in row)
-        assert 0 < row["learning_rate"] <= config.optimizer.learning_rate * 1.001
+        rates = [value for name, value in row.items() if name.startswith("learning_rate")]
+        assert len(rates) == len(groups)
+        assert 0 < min(rates) <= max(rates) <= config.optimizer.learning_rate * 1.001
         assert row["skipped"] == 0
     if record["bound"] == "none":
         return
@@ -232,7 +272,12 @@ def check_files(config, record, folder):
             assert min(np.asarray(picture).shape[:2]) > 4
     report = (folder / "report.html").read_text("utf-8")
     assert config.name in report
-    assert report.count('<div class="texts">' if is_text else "data:image/png;base64,") >= 2
+    if film := list((folder / "samples").glob("*.gif")):
+        assert "data:image/gif;base64," in report
+        with Image.open(film[0]) as picture:
+            assert picture.n_frames == len(pictures) > 1
+    else:
+        assert report.count('<div class="texts">' if is_text else "data:image/png;base64,") >= 2
     assert not re.search(r"<script|<link|src=.?http|\bnan\b", report)
     assert not [p for p in folder.rglob("*.part")]
 
@@ -252,15 +297,16 @@ def check_table(record, folder, out):
 def check_diagnostics(config, record, folder, out):
     found = {line["name"]: line["value"] for line in record["diagnostics"]}
     has_latents, has_terms = "KL, nats" in found, f"decoder, {record['unit']}" in found
+    is_compared = bool(config.eval.num_samples)
     has_target, has_partition = hasattr(config.model, "target"), any(name.startswith("log Z by ") for name in found)
-    has_samples = any(name.startswith("sliced Wasserstein") for name in found)
-    assert bool(found) == (has_target or has_latents or has_terms or has_partition or has_samples)
+    assert bool(found) == (has_target or has_latents or has_terms or has_partition or is_compared)
     assert has_partition == (config.model.name == "rbm")
     assert has_terms == (config.model.name == "ddpm") == (folder / "samples" / "terms_of_the_bound.png").is_file()
     assert has_latents == any(hasattr(config.model, name) for name in ("beta", "latent_dims", "latents"))
     report = (folder / "report.html").read_text("utf-8")
     assert ("Importance weights" in report) == has_target
     assert ("Partition function" in report) == has_partition
+    assert ("Samples beside test data, 16 each" in report) == is_compared
     assert ("Latent variables, on 16 test examples" in report) == has_latents
     for name, value in found.items():
         shown = f"{value:.0f}" if value == int(value) else f"{value:.4f}"

@@ -7,16 +7,21 @@ from genflow.core import Model, Spec
 from genflow.errors import UserError
 from genflow.models.autoregressive_flow import maf, nsf
 from genflow.models.boltzmann import boltzmann
+from genflow.models.classifier import classifier
+from genflow.models.dcgan import dcgan
 from genflow.models.ddpm import ddpm
 from genflow.models.edm import edm
 from genflow.models.ffjord import ffjord, ffjord_mlp
 from genflow.models.flow_matching import flow_matching
 from genflow.models.flowpp import flowpp
+from genflow.models.gan import gan
 from genflow.models.glow import glow
 from genflow.models.gpt import gpt, image_gpt
 from genflow.models.hvae import hvae
 from genflow.models.iaf_vae import iaf_vae
+from genflow.models.igebm import igebm
 from genflow.models.iwae import iwae
+from genflow.models.jem import jem
 from genflow.models.ladder import ladder
 from genflow.models.linear_gaussian import linear_gaussian
 from genflow.models.made import made
@@ -30,6 +35,7 @@ from genflow.models.pixelrnn import pixelrnn
 from genflow.models.rbm import rbm
 from genflow.models.realnvp import coupling_flow, realnvp
 from genflow.models.residual_flow import residual_flow, residual_mlp_flow
+from genflow.models.resnet_gan import resnet_gan
 from genflow.models.score_sde import score_sde
 from genflow.models.transformer_flow import jet, tarflow
 from genflow.models.vae import vae
@@ -39,20 +45,25 @@ from genflow.models.wavenet import wavenet
 
 MODELS = {
     "boltzmann": boltzmann,
+    "classifier": classifier,
     "coupling_flow": coupling_flow,
+    "dcgan": dcgan,
     "ddpm": ddpm,
     "edm": edm,
     "ffjord": ffjord,
     "ffjord_mlp": ffjord_mlp,
     "flow_matching": flow_matching,
     "flowpp": flowpp,
+    "gan": gan,
     "gated_pixelcnn": gated_pixelcnn,
     "glow": glow,
     "gpt": gpt,
     "hvae": hvae,
     "iaf_vae": iaf_vae,
+    "igebm": igebm,
     "image_gpt": image_gpt,
     "iwae": iwae,
+    "jem": jem,
     "jet": jet,
     "ladder": ladder,
     "linear_gaussian": linear_gaussian,
@@ -70,6 +81,7 @@ MODELS = {
     "realnvp": realnvp,
     "residual_flow": residual_flow,
     "residual_mlp_flow": residual_mlp_flow,
+    "resnet_gan": resnet_gan,
     "score_sde": score_sde,
     "tarflow": tarflow,
     "vae": vae,

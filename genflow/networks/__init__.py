@@ -5,6 +5,8 @@ from genflow.networks.conv import conv2d
 from genflow.networks.dense import glorot_mlp, heads, hidden_layers
 from genflow.networks.film import FiLM
 from genflow.networks.flowpp import checkerboard_context, gated_attention
+from genflow.networks.gan import StatefulNetwork, gan_discriminator, gan_generator
+from genflow.networks.gan_convs import dcgan_discriminator, dcgan_generator, resnet_discriminator, resnet_generator
 from genflow.networks.gated_pixelcnn import gated_pixelcnn
 from genflow.networks.glow import glow_conv, zero_conv
 from genflow.networks.gpt import gpt
@@ -27,6 +29,7 @@ from genflow.networks.wavenet import receptive_field, wavenet
 __all__ = [
     "ACTIVATIONS",
     "FiLM",
+    "StatefulNetwork",
     "activation_by_name",
     "arranged",
     "average_pool",
@@ -36,7 +39,11 @@ __all__ = [
     "concatsquash_conv",
     "concatsquash_mlp",
     "conv2d",
+    "dcgan_discriminator",
+    "dcgan_generator",
     "elu_conv",
+    "gan_discriminator",
+    "gan_generator",
     "gated_attention",
     "gated_pixelcnn",
     "glorot_mlp",
@@ -61,6 +68,8 @@ __all__ = [
     "residual_made",
     "residual_mlp",
     "resnet",
+    "resnet_discriminator",
+    "resnet_generator",
     "to_channels",
     "to_pixels",
     "transformer",
