@@ -8,6 +8,7 @@ Examples:
     python scripts/benchmark.py --suite=autoregressive
     python scripts/benchmark.py --suite=latent
     python scripts/benchmark.py --suite=diffusion
+    python scripts/benchmark.py --suite=energy
 
 The peers take part where --peer_python or $GENFLOW_PEER_PYTHON names the Python of an environment that has them:
     python3.11 -m venv ~/peer && ~/peer/bin/pip install torch==2.13.0 normflows==1.7.3 numpy
@@ -24,7 +25,14 @@ import os
 import sys
 from pathlib import Path
 
-from genflow.benchmark import autoregressive_suite, core_suite, diffusion_suite, flows_suite, latent_suite
+from genflow.benchmark import (
+    autoregressive_suite,
+    core_suite,
+    diffusion_suite,
+    energy_suite,
+    flows_suite,
+    latent_suite,
+)
 from genflow.errors import UserError
 
 SUITES = {
@@ -33,6 +41,7 @@ SUITES = {
     "autoregressive": (autoregressive_suite.Sizes(), autoregressive_suite.QUICK, autoregressive_suite.run),
     "latent": (latent_suite.Sizes(), latent_suite.QUICK, latent_suite.run),
     "diffusion": (diffusion_suite.Sizes(), diffusion_suite.QUICK, diffusion_suite.run),
+    "energy": (energy_suite.Sizes(), energy_suite.QUICK, energy_suite.run),
 }
 WITH_PARTS = {
     name: suite.PARTS
@@ -41,6 +50,7 @@ WITH_PARTS = {
         ("autoregressive", autoregressive_suite),
         ("latent", latent_suite),
         ("diffusion", diffusion_suite),
+        ("energy", energy_suite),
     )
 }
 PARTS = "of --suite=" + "; ".join(f"{name}: {', '.join(parts)}" for name, parts in WITH_PARTS.items())

@@ -20,6 +20,8 @@ from genflow.benchmark import (
     core_suite,
     diffusion,
     diffusion_suite,
+    energies,
+    energy_suite,
     flows_suite,
     latent_suite,
     numerics,
@@ -301,3 +303,40 @@ def test_the_sampling_contestant_draws_in_one_program():
     drawn = np.asarray(program.compiled(*program._args))
     assert drawn.shape == (2, 4, 4, 3)
     assert 0 <= drawn.min() < drawn.max() <= 255
+
+
+def test_the_energy_suite_measures_the_networks_that_its_peers_have():
+    assert set(energy_suite.TINY) < set(energy_suite.PARTS)
+    sizes = {"rbm_epoch": 784 * 500 + 784 + 500, "igebm_small_train": 76_417, "igebm_train": 38_049}  # torch's
+    for name, work in energy_suite.WORKS.items():
+        spec, model = sites.build(json.loads(json.dumps(work.system)))
+        shapes, state = jax.eval_shape(
+            model.init, jax.random.key(0), {"x": jnp.zeros((work.rows, *spec.shape), jnp.uint8)}
+        )
+        assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == sizes[name]
+        assert (core_suite.ROOT / "scripts" / "peers" / f"{work.peer}.py").is_file()
+        (first, network), *others = energy_suite.PEERS[work.peer](work.system)
+        assert first == "torch"
+        for _, other in others:
+            changed = [
+                key for key in network if json.loads(json.dumps(other))[key] != json.loads(json.dumps(network))[key]
+            ]
+            assert len(changed) == 1
+    with pytest.raises(UserError, match="parts x: expected some of rbm_epoch, igebm_small_train, igebm_train"):
+        energy_suite.run(energy_suite.QUICK._replace(parts=("x",)), "")
+
+
+def test_an_epoch_takes_every_example_once_with_plain_gradient_descent():
+    work = energy_suite.TINY["rbm_epoch"]
+    program = energies.epoch(json.loads(json.dumps(work.system)), work.rows, work.examples, 0.5)
+    batch, feed, count = program._rest
+    np.testing.assert_array_equal(np.sort(feed["row"].ravel()), np.arange(12))
+    assert count == 3
+    before = jax.tree.map(np.array, program._state.params["model"])
+    program.compile()
+    program()
+    after = jax.tree.map(np.array, program._state.params["model"])
+    assert int(program._state.step) == 3
+    steps = (after["visible_bias"] - before["visible_bias"]) * work.rows / 0.5  # differences of counts of ones
+    np.testing.assert_allclose(steps, np.rint(steps), atol=1e-4)
+    assert np.abs(steps).max() >= 1

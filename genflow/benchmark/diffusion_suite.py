@@ -1,15 +1,13 @@
 """The suite of diffusion models: a small U-Net's train step and its sampling loop beside diffusers under PyTorch."""
 
 import json
-import os
 import sys
 from typing import NamedTuple
 
-from genflow.benchmark import core_suite
 from genflow.benchmark.autoregressive_suite import beside_torch
 from genflow.benchmark.core_suite import ENVIRONMENT
+from genflow.benchmark.parts import run_parts
 from genflow.benchmark.turns import Contestant
-from genflow.errors import UserError
 
 UNET = {"width": 32, "multipliers": (1, 2, 4), "blocks": 2, "attention": (16,)}  # 3,692,867 parameters
 SYSTEM = {"shape": (32, 32, 3), "bins": 256, "model": {"name": "ddpm", "dropout": 0.0} | UNET}
@@ -38,18 +36,7 @@ def run(sizes: Sizes, peer_python: str) -> dict:
     Raises:
       UserError: a part that does not exist.
     """
-    if unknown := set(sizes.parts) - set(PARTS):
-        raise UserError(f"parts {', '.join(sorted(unknown))}: expected some of {', '.join(PARTS)}")
-    result = {"hardware": core_suite.machine(), "load_before": os.getloadavg(), "sizes": sizes._asdict()}
-    print(f"{result['hardware']}, load {result['load_before'][0]:.1f}")
-    for name in PARTS:
-        result[name] = measured(sizes, name, peer_python) if name in sizes.parts else []
-    rows = [row for name in PARTS for row in result[name]]
-    result["versions"] = {name: version for row in rows for name, version in row["versions"].items()}
-    result["load_after"] = os.getloadavg()
-    print("\n" + ", ".join(f"{name} {version}" for name, version in result["versions"].items()))
-    print(f"load at the end {result['load_after'][0]:.1f}: wall times of a busy machine are upper bounds")
-    return result
+    return run_parts(sizes, PARTS, measured, peer_python)
 
 
 def measured(sizes: Sizes, name: str, peer_python: str) -> list[dict]:

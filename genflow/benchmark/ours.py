@@ -1,6 +1,6 @@
 """What our contestants have in common: a compiled program that runs again and again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -49,23 +49,32 @@ class Evaluation:
 
 
 class TrainStep:
-    """The training step that `main.py` runs, in the loop of several steps that it runs it in, on one fixed batch."""
+    """The training step that `main.py` runs, in the loop of several steps that it runs it in.
 
-    def __init__(self, model: Model, batch: Batch):
-        optimizers = make_optimizers(ADAM, list(model.losses), 1)
-        self._state = jax.jit(lambda key, b: init_state(model, optimizers, 0.0, key, b))(jax.random.key(0), batch)
+    Args:
+      batch: the data of every step, or with `rows` [steps, B] a data set, of which each step of a call takes a row of
+        indices.
+      optimizer: what the `optimizer` section of a configuration says.
+    """
+
+    def __init__(self, model: Model, batch: Batch, optimizer: Mapping = ADAM, rows: np.ndarray | None = None):
+        optimizers = make_optimizers(optimizer, list(model.losses), 1)
+        fetch = (lambda step, data, entry: data) if rows is None else _gathered
+        rows = np.zeros(1, np.int32) if rows is None else rows
+        feed = {"row": jnp.asarray(rows)}
+        first = fetch(0, batch, {"row": feed["row"][0]})
+        self._state = jax.jit(lambda key, b: init_state(model, optimizers, 0.0, key, b))(jax.random.key(0), first)
         self.parameter_bytes = _bytes(self._state.params)
         step = make_step(model, optimizers, seed=0)
-        call = make_call(step, lambda step, data, entry: data)
-        self._jitted = jax.jit(call, donate_argnums=0)
-        self._rest = (batch, {"row": jnp.zeros(1, jnp.int32)}, np.int32(1))
+        self._jitted = jax.jit(make_call(step, fetch), donate_argnums=0)
+        self._rest = (batch, feed, np.int32(len(rows)))
 
     def compile(self) -> None:
         """Traces and compiles for the shapes at hand."""
         self.compiled = self._jitted.lower(self._state, *self._rest).compile()
 
     def __call__(self):
-        """Takes one step and waits for it.
+        """Takes the steps of one call and waits for them.
 
         Raises:
           FloatingPointError: the update was not finite, and so skipped: its time would flatter us.
@@ -74,6 +83,10 @@ class TrainStep:
         jax.block_until_ready((self._state, metrics))
         if int(metrics["skipped"]):
             raise FloatingPointError("an update was not finite")
+
+
+def _gathered(step, data, entry):
+    return {name: a[entry["row"]] for name, a in data.items()}
 
 
 def _bytes(params):
