@@ -196,6 +196,9 @@ def debug(c: ConfigDict, data: str = "", **model) -> ConfigDict:
     c.sample.temperatures = (0.7, 1.0)
     c.checkpoint.every = 4
     c.optimizer.warmup_steps = min(c.optimizer.warmup_steps, 2)
+    for group in c.optimizer.groups.values():
+        if "every" in group:
+            group.every = min(group.every, 2)
     c.model.update(model)
     return c
 

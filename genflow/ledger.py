@@ -51,7 +51,8 @@ INTRODUCTION = """\
 
 Written by `python scripts/ledger.py` from the records in `results/`; do not edit it by hand.
 
-Figures are means over the named part of the data ± the standard error of that mean over its examples; lower is better.
+Figures are means over the named part of the data ± the standard error of that mean over its examples; lower is better,
+but for a figure of samples, whose name stands in parentheses: docs/sample-metrics.md says which way it is meant.
 `≤` marks a model that bounds the likelihood from below, so that the figure is an upper limit;
 `≈` one that estimates such a bound.
 
@@ -87,6 +88,7 @@ def add(
     note: str = "",
     name: str = "",
     allow_changes: bool = False,
+    figure: str = "",
 ) -> pathlib.Path:
     """Copies the record of a finished run into the ledger and returns its new path.
 
@@ -99,12 +101,17 @@ def add(
       note: one sentence for the reader of the table.
       name: of the new file; the experiment's name unless given, so that a second run of it needs another.
       allow_changes: take a run of a source tree that no commit holds; the tables show it.
+      figure: of a model without a likelihood, the name of the diagnostic that the table shows.
 
     Raises:
-      UserError: no record, an experiment that is not in configs/, a claim without its figure, uncommitted source.
+      UserError: no record, no such figure, a published one beside none of ours, an experiment that is not in configs/, a claim without its figure, uncommitted source.
     """
     record = _complete(run / "record.json", _read(run / "record.json"))
     _check(run, record, allow_changes)
+    if figure:
+        record |= _chosen(record, figure)
+    if paper_value is not None and record["value"] is None:
+        raise UserError(f"{run}/record.json has no value to compare with {paper_value}: name one by --figure=NAME")
     if status in COMPARED and paper_value is None:
         raise UserError(f"--status={status} compares with a paper: give --paper_value=FIGURE")
     source = paper_source or record["paper"] if paper_value is not None else ""
@@ -140,6 +147,16 @@ def add_outliers(
     claim = {"paper_auroc": paper_auroc, "note": note, "command": here}
     folders.write_text(path, json.dumps(record | claim, indent=2, allow_nan=False) + "\n")
     return path
+
+
+def _chosen(record, figure):
+    """The fields of a record that show one of its diagnostics as its figure."""
+    lines = {line["name"]: line for line in record["diagnostics"]}
+    if record["value"] is not None or figure not in lines:
+        names = ", ".join(lines) or "none"
+        raise UserError(f"--figure={figure}: for a run without a likelihood, one of its diagnostics ({names})")
+    line = {name: lines[figure][name] for name in ("value", "standard_error")}
+    return line | {"unit": f"({figure})", "num_examples": record.get("num_compared", record["num_examples"])}
 
 
 def _check(run, record, allow_changes):

@@ -56,13 +56,16 @@ def override(config: ConfigDict, field: str, text: str) -> None:
     known = dict(fields(config))
     if field in FILLED:
         raise UserError(f"--config.{field} comes from the experiment's file; --workdir=DIR names a run")
-    if field not in known:
+    name = _common_name(field)  # a parameter group may be given any field of the optimizer that it has not yet
+    if field not in known and name not in known:
         raise UserError(f"--config.{shown(field)}: no such field; {_field_hint(config, field)}")
     *parents, leaf = field.split(".")
     section = config
     for parent in parents:
+        if parent not in section:
+            section[parent] = ConfigDict()
         section = section[parent]
-    section[leaf] = convert(field, text, known[field])
+    section[leaf] = convert(field, text, known.get(field, known.get(name)))
 
 
 def _field_hint(config, field):

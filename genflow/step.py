@@ -198,16 +198,16 @@ def averaged_params(train_state: TrainState, ema_decay: float, ema_warmup: float
 
 
 def _terms(name, totals, count):
-    """How many steps the total of a metric is of: those on which its group was updated; one where there was none."""
+    """How many steps the total of a metric is of: those on which its group was updated."""
     group, _, metric = name.rpartition("/")
     updates = f"{group}/{UPDATES}" if group else UPDATES
-    return count if metric == UPDATES or updates not in totals else jnp.maximum(totals[updates], 1)
+    return count if metric == UPDATES or updates not in totals else totals[updates]
 
 
 def make_call(step: Callable, fetch: Callable) -> Callable:
     """Several steps as one compiled loop: call(train_state, data, feed, count) -> (train_state, mean metrics).
 
-    Metrics of a group that was updated on some of the steps are means over these.
+    Metrics of a group that was updated on some of the steps are means over these, NaN where there was none.
 
     Args:
       fetch: (key_step, data, one entry of feed) -> batch, run on the device.

@@ -156,7 +156,8 @@ def _loop(run: Run, train_state: TrainState, feed: Feed, call, signals: list[int
         if last or is_due(config.eval.every, step):
             _validate(run, train_state, step)
         if is_due(config.sample.every, step):
-            pictures.write_sheet(run.experiment, run.output, *_eval_params(run.experiment, train_state), step)
+            with run.watch.measure("samples"):
+                pictures.write_sheet(run.experiment, run.output, *_eval_params(run.experiment, train_state), step)
         if signals or last or is_due(config.checkpoint.every, step):
             with run.watch.measure("checkpoint"):
                 _save(run, train_state, step, "latest")

@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     add.add_argument("--paper_source", default="", help="where it stands (the experiment's Paper: line)")
     add.add_argument("--note", default="", help="one sentence for the reader of the table")
     add.add_argument("--name", default="", help="of the file in results/ (the experiment's name)")
+    add.add_argument("--figure", default="", help="of a model without a likelihood: a line of its diagnostics")
     add.add_argument("--allow_changes", action="store_true", help="take a run of source that is not committed")
     outliers = actions.add_parser("add_outliers", help="copy what scripts/detect_outliers.py wrote into the ledger")
     outliers.add_argument("file", type=Path, help="outliers_NAME.json in a run folder")

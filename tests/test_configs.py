@@ -101,7 +101,8 @@ def test_debug_is_the_same_experiment_made_small(name):
     assert debug.data.name in EMBEDDED or debug.data.name.startswith(DRAWN)
     changed = {field for field, *_ in workdir.diff(full, debug)}
     assert changed <= {field for field, _ in schema.fields(full)}
-    assert not {f for f in changed if f.startswith("optimizer.")} - {"optimizer.warmup_steps"}
+    shortened = {"optimizer.warmup_steps", "optimizer.groups.generator.every"}
+    assert not {f for f in changed if f.startswith("optimizer.")} - shortened
 
 
 # What :debug does, through the command line
@@ -246,7 +247,7 @@ def check_rows(config, record, rows):
         for group in groups:
             own = {name.removeprefix(f"{group}/").removesuffix(f"/{group}") for name in row} if group else set(row)
             assert TRAIN_ROW | {"learning_rate"} <= own
-        assert {unit, "nll"} <= set(row) or any(name.endswith(("_loss", "_gap")) for name in row)
+        assert {unit, "nll"} <= set(row) or any(name.endswith(("_loss", "_gap", "/real")) for name in row)
         rates = [value for name, value in row.items() if name.startswith("learning_rate")]
         assert len(rates) == len(groups)
         assert 0 < min(rates) <= max(rates) <= config.optimizer.learning_rate * 1.001

@@ -104,7 +104,8 @@ def test_a_group_that_is_not_due_is_not_differentiated_and_its_metrics_are_means
     np.testing.assert_allclose(metrics["generator/calls"], (2 + 4) / 2)
     assert metrics["generator/grad_norm"] > 0
     alone = call(state, {}, feed, 1)[1]
-    assert (alone["generator/updates"], alone["generator/loss"], alone["generator/grad_norm"]) == (0, 0, 0)
+    assert alone["generator/updates"] == 0
+    assert np.isnan([alone["generator/loss"], alone["generator/grad_norm"]]).all()  # nobody measured them
 
 
 def test_an_unknown_group_is_named():

@@ -155,8 +155,9 @@ def adversarial(
             players.discriminator, weights, state["discriminator"], real, fake, c, key_dropout
         )
         loss = game.discriminator(of_real, of_fake)
-        metrics = {f"{objective.loss}_loss": loss, "real": of_real.mean(), "fake": of_fake.mean()}
+        metrics = {"real": of_real.mean(), "fake": of_fake.mean()}
         if objective.gradient_penalty:
+            metrics |= {f"{objective.loss}_loss": loss}
             critic = functools.partial(players.discriminator.apply, weights, kept)
             penalty = gradient_penalty(lambda y: critic(y, c)[0], key_penalty, real, fake)
             loss, metrics = loss + objective.gradient_penalty * penalty, metrics | {"gradient_penalty": penalty}
@@ -170,7 +171,7 @@ def adversarial(
         weights, _ = normalization.apply(params["discriminator"], state["spectral"])
         of_fake, _ = players.discriminator.apply(weights, state["discriminator"], fake, c, key_dropout, training=True)
         loss = game.generator(of_fake)
-        return loss, (state | {"generator": kept}, {f"{objective.loss}_loss": loss, "fake": of_fake.mean()})
+        return loss, (state | {"generator": kept}, {"fake": of_fake.mean()})
 
     def sample(params, state, key, num, cond=None, temperature=1.0):
         key_cond, key_z = jax.random.split(key)
