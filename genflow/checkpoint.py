@@ -35,9 +35,10 @@ from jaxtyping import PyTree
 from genflow.errors import UserError
 from genflow.failpoints import failpoint
 from genflow.leaves import check_fit, digests, named_leaves, sha256_json
-from genflow.workdir import Difference
+from genflow.workdir import Difference, write_text
 
 STEP = re.compile("0|[1-9][0-9]*")
+ROLLBACKS = "rollbacks.json"
 UNFINISHED = "*.orbax-checkpoint-tmp*"
 
 
@@ -83,13 +84,23 @@ class Checkpoints:
         """The committed steps, oldest first."""
         return steps(self.directory, which)
 
-    def drop(self, step: int, which: str = "latest") -> None:
-        """Deletes a committed step that the run will not go on from."""
-        multihost_utils.sync_global_devices("checkpoint/drop")
+    def go_back(self, rollbacks: int, step: int) -> None:
+        """Deletes what was committed after a step, of both series, and notes how often the run has gone back."""
+        self.wait()
+        multihost_utils.sync_global_devices("checkpoint/go_back")
         if jax.process_index() == 0:
-            _move(self.directory / which / str(step), self.directory / "trash")
+            write_text(self.directory / ROLLBACKS, json.dumps({"rollbacks": rollbacks, "step": step}))
+            for which in self._keep:
+                for later in (s for s in self.steps(which) if s > step):
+                    _move(self.directory / which / str(later), self.directory / "trash")
             self._clean()
-        multihost_utils.sync_global_devices("checkpoint/dropped")
+        multihost_utils.sync_global_devices("checkpoint/went_back")
+
+    def rollbacks(self) -> tuple[int, int]:
+        """(How often the run has gone back, to which step the last time); (0, -1) where it has not."""
+        path = self.directory / ROLLBACKS
+        noted = json.loads(path.read_text("utf-8")) if path.exists() else {"rollbacks": 0, "step": -1}
+        return noted["rollbacks"], noted["step"]
 
     def wait(self) -> None:
         """Waits until the last save is committed, then drops the steps that are not kept."""

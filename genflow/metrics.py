@@ -15,15 +15,24 @@ from tqdm import tqdm
 from genflow.workdir import write_text
 
 METRICS_FILE = "metrics.jsonl"
+ABANDONED = "abandoned"  # split of rows that a run has gone back from
 Rows = list[dict]
 
 
 class Writer:
-    """Appends rows to metrics.jsonl and scalars to TensorBoard."""
+    """Appends rows to metrics.jsonl and scalars to TensorBoard.
 
-    def __init__(self, workdir: pathlib.Path, step: int):
+    Args:
+      step: the run goes on from it; rows of later steps are deleted, as they will be written again.
+      abandoned: they will be written otherwise: the run has diverged, and the rows that tell how stay, as 'abandoned'.
+    """
+
+    def __init__(self, workdir: pathlib.Path, step: int, abandoned: bool = False):
         path = workdir / METRICS_FILE
-        keep = [row for row in read_rows(workdir) if row["step"] <= step]  # a resumed run writes the later ones again
+        rows = read_rows(workdir)
+        if abandoned:
+            rows = [row if row["step"] <= step else row | {"split": ABANDONED} for row in rows]
+        keep = [row for row in rows if row["step"] <= step or row["split"] == ABANDONED]
         write_text(path, "".join(json.dumps(row) + "\n" for row in keep))
         self._file = path.open("a", buffering=1)
         # tensorboardX names the file by the second: without a suffix a quick restart would overwrite it

@@ -94,30 +94,36 @@ def _train(experiment, output, checkpoints, watch, differences, signals) -> Trai
         print(f"resuming {checkpoints.directory.parent} at step {start}", file=sys.stderr)
     if start >= config.train.num_steps:
         return target
-    best, rollbacks = dict(metadata.get("best", {})), metadata.get("rollbacks", 0)
+    best = dict(metadata.get("best", {}))
     with watch.measure("compile"):
         feed = make_feed(experiment)
     while True:
+        rollbacks, left = checkpoints.rollbacks()
         try:
             _attempt(experiment, output, checkpoints, watch, best, rollbacks, train_state, feed, signals)
             return target
         except Diverged as error:
             if rollbacks >= config.train.max_rollbacks:
                 raise UserError(f"{error}; the checkpoints are intact\n{error.remedy}") from error
-            rollbacks += 1
-            train_state = _rolled_back(checkpoints, target, start) or first()
-            start, times = int(train_state.step), f"{rollbacks} of at most {config.train.max_rollbacks} times"
-            print(f"{error}: back to step {start}, with other noise ({times})", file=sys.stderr, flush=True)
+            restored = _rolled_back(checkpoints, target, rollbacks + 1, left)
+            train_state, best = restored if restored else (first(), {})
+            times = f"{rollbacks + 1} of at most {config.train.max_rollbacks} times"
+            back = int(train_state.step)
+            print(f"{error}: back to step {back}, with other noise ({times})", file=sys.stderr, flush=True)
 
 
-def _rolled_back(checkpoints, target, start) -> TrainState | None:
-    """The newest checkpoint, or the one before where that, of step `start`, has just led to a divergence."""
+def _rolled_back(checkpoints, target, rollbacks, left) -> tuple[TrainState, dict] | None:
+    """The newest checkpoint and the best step before it; where the run went back to it before, the one before it."""
     checkpoints.wait()
     steps = checkpoints.steps()
-    if len(steps) > 1 and steps[-1] == start:
-        checkpoints.drop(start)
+    if len(steps) > 1 and steps[-1] == left:
+        steps.pop()
+    checkpoints.go_back(rollbacks, steps[-1] if steps else 0)
     restored = checkpoints.restore(target)
-    return restored[0] if restored else None
+    if restored is None:
+        return None
+    best = restored[1].get("best", {})
+    return restored[0], dict(best) if best.get("step") in checkpoints.steps("best") else {}
 
 
 def _attempt(experiment, output, checkpoints, watch, best, rollbacks, train_state, feed, signals) -> None:
@@ -125,10 +131,8 @@ def _attempt(experiment, output, checkpoints, watch, best, rollbacks, train_stat
     config, start = experiment.config, int(train_state.step)
     with watch.measure("compile"):
         call = compile_call(experiment, feed, train_state, rollbacks)
-    writer = Writer(output, start)
+    writer = Writer(output, start, abandoned=checkpoints.rollbacks() == (rollbacks, start) and rollbacks > 0)
     progress = Progress(start, config.train.num_steps, config.data.batch_size)
-    if rollbacks:
-        writer.write(start, "rollback", {"rollbacks": rollbacks})
     try:
         run = Run(experiment, output, checkpoints, writer, progress, watch, best, rollbacks)
         _loop(run, train_state, feed, call, signals)

@@ -205,11 +205,11 @@ def falling(from_step, seeds):
 
 
 @pytest.mark.parametrize(
-    ("seeds", "from_step", "targets"),
-    [((0,), 70, [50]), ((0, ROLLBACK_STRIDE), 110, [100, 50]), ((0,), 30, [0])],
+    ("seeds", "from_step", "targets", "abandoned"),
+    [((0,), 90, [50], [100]), ((0, ROLLBACK_STRIDE), 140, [100, 50], [100, 150, 150]), ((0,), 30, [0], [])],
 )
 def test_a_run_that_diverges_goes_back_to_a_checkpoint_with_other_noise(
-    tmp_path, capsys, monkeypatch, seeds, from_step, targets
+    tmp_path, capsys, monkeypatch, seeds, from_step, targets, abandoned
 ):
     """With the noise of these seeds it diverges again and again: each time one checkpoint further back."""
     monkeypatch.setattr(models, "build", falling(from_step, seeds))
@@ -217,12 +217,44 @@ def test_a_run_that_diverges_goes_back_to_a_checkpoint_with_other_noise(
     said = [int(word) for word in re.findall(r"back to step (\d+), with other noise", capsys.readouterr().err)]
     assert said == targets
     assert (record["rollbacks"], record["steps"], record["skipped_updates"]) == (len(seeds), 200, 0)
-    rows = [row for row in read_rows(tmp_path / "run") if row["split"] == "rollback"]
-    assert [row["rollbacks"] for row in rows] == [len(targets)]  # earlier ones were after the step gone back to
-    steps = [row["step"] for row in read_rows(tmp_path / "run") if row["split"] == "train"]
-    assert steps == [50, 100, 150, 200]
+    rows = read_rows(tmp_path / "run")
+    assert [row["step"] for row in rows if row["split"] == "train"] == [50, 100, 150, 200]
+    assert [row["step"] for row in rows if row["split"] == "abandoned"] == abandoned
     with pytest.raises(UserError, match=r"training diverged by step .*; the checkpoints are intact\nlower --config"):
         train.train(config(train__max_rollbacks=len(seeds) - 1, eval__every=0), str(tmp_path / "other"))
+
+
+def test_what_was_best_after_the_step_gone_back_to_is_forgotten(tmp_path, capsys, monkeypatch):
+    """Without noise every later step is better: what is scored at the end must be of the second trajectory."""
+    monkeypatch.setattr(models, "build", falling(140, (0,)))
+    fields = {"eval__every": 20, "checkpoint__every": 50, "train__max_rollbacks": 1, "eval__num_repeats": 1}
+    record = train.train(config(**fields), str(tmp_path / "run"))
+    assert record["rollbacks"] == 1
+    scored = {row["step"]: row for row in read_rows(tmp_path / "run") if row["split"] == "validation"}
+    lowest = min(scored.values(), key=lambda row: row["nats"])
+    assert record["best_step"] == lowest["step"]
+    assert record["validation"]["value"] == pytest.approx(lowest["nats"], rel=1e-6)
+
+
+def test_a_run_that_was_killed_after_a_rollback_goes_on_with_the_new_noise(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(models, "build", falling(110, (0,)))
+    run = config(train__max_rollbacks=1, eval__every=0)
+
+    seen = []
+
+    def killed(name, step):
+        seen.append(step)
+        if seen.count(120) == 2:  # after the rollback to 100, before the next checkpoint
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "failpoint", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(run, str(tmp_path / "run"))
+    assert "back to step 100" in capsys.readouterr().err
+    record = train.train(run, str(tmp_path / "run"))
+    assert "back to step" not in capsys.readouterr().err
+    assert (record["rollbacks"], record["steps"]) == (1, 200)
 
 
 def test_a_model_that_cannot_be_scored_still_ends_with_a_record(tmp_path, capsys, monkeypatch):
