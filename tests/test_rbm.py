@@ -20,48 +20,46 @@ D, H = 6, 4
 CODES = {n: np.array(list(itertools.product((0.0, 1.0), repeat=n)), np.float32) for n in (D, H)}
 
 
-def params(key, std=False, hidden=H, dims=D, scale=0.7):
+UNITS = {"bernoulli": bernoulli_visible(), "gaussian": gaussian_visible()}
+
+
+def params(key, hidden=H, dims=D, scale=0.7):
     keys = jax.random.split(jax.random.key(key), 4)
-    found = {
+    return {
         "kernel": scale * jax.random.normal(keys[0], (dims, hidden)),
         "visible_bias": scale * jax.random.normal(keys[1], (dims,)),
         "hidden_bias": scale * jax.random.normal(keys[2], (hidden,)),
     }
-    return found | ({"log_std": 0.3 * jax.random.normal(keys[3], (dims,))} if std else {})
 
 
-def joint_energy(p, v, h):
+def joint_energy(kind, p, v, h):
     """E(v, h) as the papers write it, in numpy: [V, H']."""
     p = {k: np.asarray(a, np.float64) for k, a in p.items()}
-    if "log_std" in p:
-        s = np.exp(-2 * p["log_std"])
-        own, coupled = (0.5 * s * (v - p["visible_bias"]) ** 2).sum(1), (v * s) @ p["kernel"] @ h.T
-    else:
-        own, coupled = -v @ p["visible_bias"], v @ p["kernel"] @ h.T
-    return own[:, None] - (h @ p["hidden_bias"])[None] - coupled
+    own = -v @ p["visible_bias"] if kind == "bernoulli" else 0.5 * ((v - p["visible_bias"]) ** 2).sum(1)
+    return own[:, None] - (h @ p["hidden_bias"])[None] - v @ p["kernel"] @ h.T
 
 
-@pytest.mark.parametrize("std", [False, True])
-def test_the_free_energy_and_the_means_are_those_of_the_joint_energy(std):
-    units, p = (gaussian_visible() if std else bernoulli_visible()), params(0, std)
-    v = np.asarray(jax.random.normal(jax.random.key(5), (7, D))) if std else CODES[D]
-    weights = np.exp(-joint_energy(p, v, CODES[H]))
+@pytest.mark.parametrize("kind", UNITS)
+def test_the_free_energy_and_the_means_are_those_of_the_joint_energy(kind):
+    units, p = UNITS[kind], params(0)
+    v = CODES[D] if kind == "bernoulli" else np.asarray(jax.random.normal(jax.random.key(5), (7, D)))
+    weights = np.exp(-joint_energy(kind, p, v, CODES[H]))
     np.testing.assert_allclose(harmonium.free_energy(units, p, v), -np.log(weights.sum(1)), rtol=1e-4, atol=1e-5)
     posterior = weights / weights.sum(1, keepdims=True)
-    np.testing.assert_allclose(harmonium.hidden_mean(units, p, v), posterior @ CODES[H], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(harmonium.hidden_mean(p, v), posterior @ CODES[H], rtol=1e-4, atol=1e-6)
 
 
 def test_the_partition_function_of_binary_units_is_the_sum_over_all_states():
     for hidden in (H, 11):  # one chunk of states, and two
         p = params(1, hidden=hidden)
         codes = np.array(list(itertools.product((0.0, 1.0), repeat=hidden)), np.float32)
-        expected = np.log(np.exp(-joint_energy(p, CODES[D], codes)).sum())
+        expected = np.log(np.exp(-joint_energy("bernoulli", p, CODES[D], codes)).sum())
         found = jax.jit(functools.partial(harmonium.log_partition_exact, bernoulli_visible()))(p)
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_the_partition_function_of_gaussian_units_is_the_integral():
-    units, p = gaussian_visible(), params(2, True, hidden=3, dims=1)
+    units, p = gaussian_visible(), params(2, hidden=3, dims=1)
     v = np.linspace(-30, 30, 20_001)[:, None]
     density = np.exp(-np.asarray(harmonium.free_energy(units, p, v), np.float64))
     expected = np.log(density.sum() * (v[1, 0] - v[0, 0]))
@@ -83,7 +81,7 @@ def test_gibbs_sampling_has_the_model_as_its_stationary_distribution():
 
 
 def test_gibbs_sampling_of_gaussian_units_keeps_their_moments():
-    units, p = gaussian_visible(), params(4, True, scale=0.5)
+    units, p = gaussian_visible(), params(4, scale=0.5)
     states = CODES[H]
     total = states @ np.asarray(p["kernel"]).T
     log_mass = states @ np.asarray(p["hidden_bias"]) + np.asarray(units.log_normalizer(p, total))
@@ -94,24 +92,23 @@ def test_gibbs_sampling_of_gaussian_units_keeps_their_moments():
     drawn = units.draw(p, chosen, key_v, 1.0)
     ends = np.asarray(jax.jit(lambda v: harmonium.gibbs(units, p, key, v, 2))(drawn))
     mean = mass @ (np.asarray(p["visible_bias"]) + total)
-    second = mass @ ((np.asarray(p["visible_bias"]) + total) ** 2 + np.exp(2 * np.asarray(p["log_std"])))
+    second = mass @ ((np.asarray(p["visible_bias"]) + total) ** 2 + 1)
     np.testing.assert_allclose(ends.mean(0), mean, atol=0.05)
     np.testing.assert_allclose((ends**2).mean(0), second, rtol=0.05)
 
 
-@pytest.mark.parametrize("std", [False, True])
-def test_the_gradient_is_that_of_a_machine_with_the_offsets_taken_off_its_units(std):
+@pytest.mark.parametrize("kind", UNITS)
+def test_the_gradient_is_that_of_a_machine_with_the_offsets_taken_off_its_units(kind):
     """The centered machine is written down, differentiated, stepped, and brought into the form of this one."""
-    units, p = (gaussian_visible() if std else bernoulli_visible()), params(5, std)
+    units, p = UNITS[kind], params(5)
     data, fantasy = (jax.random.bernoulli(jax.random.key(k), 0.4, (9, D)).astype(jnp.float32) for k in (6, 7))
     mu, lam = jax.random.uniform(jax.random.key(8), (D,)), jax.random.uniform(jax.random.key(9), (H,))
     a, b = p["visible_bias"] + p["kernel"] @ lam, p["hidden_bias"] + p["kernel"].T @ mu
 
     def gap(w, a, b):
         def free(v):
-            s = units.statistic(p, v)
-            logits = (s - mu) @ w + b
-            return -units.field(p | {"visible_bias": a}, v) + ((s - mu) @ w + b) @ lam - jax.nn.softplus(logits).sum(1)
+            logits = (v - mu) @ w + b
+            return -units.field(p | {"visible_bias": a}, v) + logits @ lam - jax.nn.softplus(logits).sum(1)
 
         return free(data).mean() - free(fantasy).mean()
 
@@ -135,9 +132,9 @@ def test_without_offsets_the_gradient_is_the_derivative_of_the_value():
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), found, jax.grad(gap)(p))
 
 
-@pytest.mark.parametrize("std", [False, True])
-def test_annealed_importance_sampling_meets_the_sum_from_both_sides(std):
-    units, p = (gaussian_visible() if std else bernoulli_visible()), params(11, std, scale=0.6)
+@pytest.mark.parametrize("kind", UNITS)
+def test_annealed_importance_sampling_meets_the_sum_from_both_sides(kind):
+    units, p = UNITS[kind], params(11, scale=0.6)
     exact = float(harmonium.log_partition_exact(units, p))
     estimate = jax.jit(lambda p, key, mean: annealed_log_partition(units, p, mean, key, Annealing(400, 200)))
     found = {n: (float(v), float(e)) for n, (v, e) in estimate(p, jax.random.key(0), jnp.full(D, 0.3)).items()}
@@ -210,14 +207,59 @@ def test_persistent_chains_go_on_and_others_begin_at_the_data():
         assert (np.asarray(ends[0]) != np.asarray(ends[1])).any() == persistent
 
 
-def test_chains_of_micro_batches_are_their_own():
+def test_each_part_of_a_batch_has_chains_of_its_own():
     model, params, state, x = machine()
-    step = jax.jit(model.losses["model"])
-    after = step(params, state, jax.random.key(4), {"x": x[:4]})[1][0]["chains"]
-    assert after.shape == state["chains"].shape
-    moved = (np.asarray(after) != np.asarray(state["chains"])).reshape(4, 2, -1).any(2)
-    assert moved[:, 0].any()
-    assert not moved[:, 1].any()
+    first = jax.jit(model.losses["model"])(params, state, jax.random.key(4), {"x": x[:4]})[1][0]
+    assert first["chains"].shape == state["chains"].shape
+    rows = [np.asarray(s["chains"]).reshape(4, 2, -1) for s in (state, first)]
+    np.testing.assert_array_equal(rows[1][:, 0], rows[0][:, 1])  # not yet moved, and next
+    after = jax.jit(model.losses["model"])(params, first, jax.random.key(5), {"x": x[:4]})[1][0]
+    ends = np.asarray(after["chains"]).reshape(4, 2, -1)
+    np.testing.assert_array_equal(ends[:, 0], rows[1][:, 1])  # in their order again
+    assert (ends != rows[0]).any(2).sum() >= 4
+
+
+def test_gaussian_units_are_standardized_and_their_density_is_that_of_the_data():
+    """One hidden unit: the density of one coordinate is a mixture of two Gaussians in the data's own scale."""
+    spec = Spec("line", (1,), None)
+    model = build({"name": "rbm", "hidden": 1, "visible": "gaussian", "noise_std": 0.5}, spec)
+    x = 40 + 10 * jax.random.normal(jax.random.key(0), (64, 1))
+    params, state = model.init(jax.random.key(1), {"x": x})
+    params = {"model": params["model"] | {"kernel": jnp.array([[1.5]]), "hidden_bias": jnp.array([0.3])}}
+    state = model.energy_based.normalize(params, state, jax.random.key(0))
+    grid = jnp.linspace(-60, 140, 4_001)[:, None]
+    density = np.exp(np.asarray(model.log_prob(params, state, None, {"x": grid}), np.float64))
+    np.testing.assert_allclose(density.sum() * 0.05, 1.0, rtol=1e-4)
+    drawn = np.asarray(model.sample(params, state, jax.random.key(2), 4_000))
+    np.testing.assert_allclose(drawn.mean(), (density * grid[:, 0]).sum() * 0.05, atol=0.5)
+    np.testing.assert_allclose(np.asarray(state["scale"]), 0.5 * np.asarray(x).std(), rtol=1e-5)
+
+
+def test_gaussian_units_learn_images_with_constant_pixels():
+    spec = Spec("blinking", (2, 3, 1), 5)
+    on = jax.random.bernoulli(jax.random.key(0), 0.5, (64, 1, 1, 1))
+    x = (4 * on * jnp.array([[1, 1, 1], [0, 0, 0]])[..., None]).astype(jnp.uint8)
+    model = build({"name": "rbm", "hidden": 4, "visible": "gaussian", "noise_std": 0.3}, spec)
+    params, state = model.init(jax.random.key(1), {"x": x})
+
+    def nats(params, state):
+        state = model.energy_based.normalize(params, state, jax.random.key(0))
+        return -float(model.log_prob(params, state, jax.random.key(1), {"x": x}).mean())
+
+    @jax.jit
+    def trained(params, state):
+        def one(i, carry):
+            params, state = carry
+            grads, (state, _) = jax.grad(model.losses["model"], has_aux=True)(
+                params, state, jax.random.fold_in(jax.random.key(6), i), {"x": x}
+            )
+            return jax.tree.map(lambda a, g: a - 0.02 * g, params, grads), state
+
+        return jax.lax.fori_loop(0, 1_000, one, (params, state))
+
+    before, after = nats(params, state), nats(*trained(params, state))
+    assert np.isfinite(after)
+    assert after < before - 10
 
 
 def test_training_raises_the_likelihood_of_bars():
@@ -234,7 +276,7 @@ def test_training_raises_the_likelihood_of_bars():
             grads, (state, _) = jax.grad(model.losses["model"], has_aux=True)(
                 params, state, jax.random.fold_in(jax.random.key(6), i), {"x": x}
             )
-            return jax.tree.map(lambda a, g: a - 0.1 * g, params, grads), state
+            return jax.tree.map(lambda a, g: a - 0.05 * g, params, grads), state
 
         return jax.lax.fori_loop(0, 1_500, one, (params, state))
 
@@ -244,7 +286,7 @@ def test_training_raises_the_likelihood_of_bars():
 
     before, after = nats(params, state), nats(*trained(params, state))
     assert before > 4.0
-    assert 2 * np.log(2) - 0.1 < after < 2 * np.log(2) + 0.5  # the entropy of two fair rows, as this sample has them
+    assert 2 * np.log(2) - 0.1 < after < 2.2  # from above the entropy of two fair rows, as this sample has them
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The arithmetic of restricted Boltzmann machines: free energies, Gibbs sampling, exact and tempered normalizers.
 
-Parameters are {"kernel": [D, H], "visible_bias": [D], "hidden_bias": [H]}, and of Gaussian visible units "log_std" [D].
+Parameters are {"kernel": [D, H], "visible_bias": [D], "hidden_bias": [H]}.
 """
 
 import math
@@ -21,28 +21,24 @@ LOG_2PI = math.log(2 * math.pi)
 class Visible(NamedTuple):
     """What the visible units of a machine are; `total` is W h, what they get from the hidden ones.
 
-    bias(mean [D], params) -> [D]: biases of independent units with these means
-    statistic(params, v) -> like v: what multiplies W h in the energy
+    bias(mean [D]) -> [D]: biases of independent units with these means
     field(params, v) -> [B]: the part of -E that v has alone
     mean(params, total [B, D]) -> E[v | h]
     draw(params, total, key, temperature) -> v; temperature 0: the mode
-    log_normalizer(params, total) -> [B]: log of the sum over v of exp(field + statistic . total)
-    has_std: whether params have 'log_std'
+    log_normalizer(params, total) -> [B]: log of the sum over v of exp(field + v.total)
     """
 
     bias: Callable[..., Array]
-    statistic: Callable[..., Array]
     field: Callable[..., Array]
     mean: Callable[..., Array]
     draw: Callable[..., Array]
     log_normalizer: Callable[..., Array]
-    has_std: bool = False
 
 
 def bernoulli_visible() -> Visible:
     """v in {0, 1}: -E = a.v + v.W h + b.h."""
 
-    def bias(mean, params):
+    def bias(mean):
         return jnp.clip(jax.scipy.special.logit(mean), -LARGEST_LOGIT, LARGEST_LOGIT)
 
     def draw(params, total, key, temperature):
@@ -50,7 +46,6 @@ def bernoulli_visible() -> Visible:
 
     return Visible(
         bias,
-        lambda params, v: v,
         lambda params, v: v @ params["visible_bias"],
         lambda params, total: jax.nn.sigmoid(params["visible_bias"] + total),
         draw,
@@ -59,54 +54,45 @@ def bernoulli_visible() -> Visible:
 
 
 def gaussian_visible() -> Visible:
-    """Real v: -E = -sum (v - a)^2 / (2 sigma^2) + (v / sigma^2).W h + b.h, so that v given h is N(a + W h, sigma^2).
+    """Real v: -E = -|v - a|^2 / 2 + v.W h + b.h, so that v given h is N(a + W h, I).
 
-    Reference: Cho et al. (2011), Improved learning of Gaussian-Bernoulli restricted Boltzmann machines, equation 5.
+    Reference: Hinton (2012), A practical guide to training restricted Boltzmann machines, section 13.2: data have unit
+      variance, and so has the noise.
     """
-
-    def field(params, v):
-        return -0.5 * jnp.square((v - params["visible_bias"]) * jnp.exp(-params["log_std"])).sum(-1)
 
     def mean(params, total):
         return params["visible_bias"] + total
 
     def draw(params, total, key, temperature):
-        noise = jax.random.normal(key, total.shape)
-        return mean(params, total) + temperature * jnp.exp(params["log_std"]) * noise
-
-    def log_normalizer(params, total):
-        a, log_std = params["visible_bias"], params["log_std"]
-        return (0.5 * LOG_2PI + log_std + total * (a + 0.5 * total) * jnp.exp(-2 * log_std)).sum(-1)
+        return mean(params, total) + temperature * jax.random.normal(key, total.shape)
 
     return Visible(
-        lambda mean, params: mean,
-        lambda params, v: v * jnp.exp(-2 * params["log_std"]),
-        field,
+        lambda mean: mean,
+        lambda params, v: -0.5 * jnp.square(v - params["visible_bias"]).sum(-1),
         mean,
         draw,
-        log_normalizer,
-        has_std=True,
+        lambda params, total: (0.5 * LOG_2PI + total * (params["visible_bias"] + 0.5 * total)).sum(-1),
     )
 
 
 def free_energy(visible: Visible, params: Params, v: Float[Array, "B D"]) -> Float[Array, " B"]:
     """-log of the sum over h of exp(-E(v, h)), nats."""
-    return -visible.field(params, v) - jax.nn.softplus(hidden_logits(visible, params, v)).sum(-1)
+    return -visible.field(params, v) - jax.nn.softplus(hidden_logits(params, v)).sum(-1)
 
 
-def hidden_logits(visible: Visible, params: Params, v: Float[Array, "B D"]) -> Float[Array, "B H"]:
+def hidden_logits(params: Params, v: Float[Array, "B D"]) -> Float[Array, "B H"]:
     """Log-odds of each hidden unit given v."""
-    return params["hidden_bias"] + visible.statistic(params, v) @ params["kernel"]
+    return params["hidden_bias"] + v @ params["kernel"]
 
 
-def hidden_mean(visible: Visible, params: Params, v: Float[Array, "B D"]) -> Float[Array, "B H"]:
+def hidden_mean(params: Params, v: Float[Array, "B D"]) -> Float[Array, "B H"]:
     """E[h | v]."""
-    return jax.nn.sigmoid(hidden_logits(visible, params, v))
+    return jax.nn.sigmoid(hidden_logits(params, v))
 
 
 def reconstruction(visible: Visible, params: Params, v: Float[Array, "B D"]) -> Float[Array, "B D"]:
     """E[v | h] at h = E[h | v]."""
-    return visible.mean(params, hidden_mean(visible, params, v) @ params["kernel"].T)
+    return visible.mean(params, hidden_mean(params, v) @ params["kernel"].T)
 
 
 def gibbs(
@@ -121,7 +107,7 @@ def gibbs(
 
     def one(i, v):
         key_h, key_v = jax.random.split(jax.random.fold_in(key, i))
-        h = _bernoulli(hidden_logits(visible, params, v), key_h, temperature)
+        h = _bernoulli(hidden_logits(params, v), key_h, temperature)
         return visible.draw(params, h @ params["kernel"].T, key_v, temperature)
 
     return jax.lax.fori_loop(0, num_steps, one, v)
@@ -162,7 +148,7 @@ def tempered_log_densities(
     visible: Visible, params: Params, base: Float[Array, " D"], v: Float[Array, "B D"], betas: Float[Array, " N"]
 ) -> Float[Array, "N B"]:
     """-free_energy of v in the machine at each of some temperatures, with one product by the weights."""
-    logits = hidden_logits(visible, params, v)
+    logits = hidden_logits(params, v)
 
     def at(beta):
         return visible.field(tempered(params, base, beta), v) + jax.nn.softplus(beta * logits).sum(-1)

@@ -1,5 +1,6 @@
 """Restricted Boltzmann machines, trained by contrastive divergence and scored by their partition function."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ VISIBLE = ("bernoulli", "gaussian")
 MOST_ENUMERATED = 20  # hidden units
 ENUMERATION, FORWARD, REVERSE = "enumeration", "forward AIS", "reverse AIS"
 WATCHED = 10  # examples of a batch whose reconstruction is a metric
+LEAST_STD = 0.1  # of a unit, in root mean squares of all units' standard deviations
 BURN_IN = 200  # Gibbs sweeps from the ends of forward walks to what is taken for draws of the model
 
 
@@ -35,6 +37,7 @@ def rbm(
     centering: bool = True,
     offset_rate: float = 0.01,
     weight_std: float = 0.01,
+    noise_std: float = 1.0,
     sample_steps: int = 1000,
     ais_chains: int = 100,
     ais_steps: int = 14_500,
@@ -46,13 +49,15 @@ def rbm(
     which errs the other way as far as it begins at draws of the model, stands beside it.
 
     Args:
-      visible: 'bernoulli', of data with two values; 'gaussian', with a learned standard deviation for each unit, of
-        continuous data, or of integers scaled to [-1, 1] and uniformly dequantized.
+      visible: 'bernoulli', of data with two values; 'gaussian', of continuous data, or of integers uniformly
+        dequantized.
       gibbs_steps: k of CD-k.
       persistent: chains go on from step to step, one for each example of a batch (PCD); otherwise they begin at data.
       centering: the gradient of a machine in which the running means of the units are taken off them.
       offset_rate: of a batch's means in the running ones.
       weight_std: of the first weights.
+      noise_std: of Gaussian units given the hidden ones, in standard deviations of the data, as the first batch has
+        them.
       sample_steps: Gibbs sweeps of a sample, from independent units.
       ais_chains, ais_steps: of annealed importance sampling.
 
@@ -64,126 +69,160 @@ def rbm(
       center deep Boltzmann machines, JMLR 17; Salakhutdinov and Murray (2008), On the quantitative analysis of deep
       belief networks.
     """
-    _check(spec, visible, offset_rate, hidden, gibbs_steps, weight_std, sample_steps, ais_chains, ais_steps)
+    _check(spec, visible, offset_rate, hidden, gibbs_steps, weight_std, noise_std, sample_steps, ais_chains, ais_steps)
     units = bernoulli_visible() if visible == "bernoulli" else gaussian_visible()
-    read, events = _units(spec, visible)
-    annealing = Annealing(ais_chains, ais_steps)
+    scale = _unscaled(spec) if visible == "bernoulli" else _standardized(spec, noise_std)
+    annealing = None if hidden <= MOST_ENUMERATED else Annealing(ais_chains, ais_steps)
 
     def init(key, batch):
-        v = read(batch["x"], None)[0]
-        params = _first(units, key, v, hidden, weight_std)
-        state = {"chains": v[:, None], "visible_mean": v.mean(0), "hidden_mean": jnp.full(hidden, 0.5)}
-        return {"model": params}, state | {"log_partition": _unknown(hidden)}
+        key, key_data = jax.random.split(key)
+        state = scale.init(key_data, batch["x"])
+        v = scale.read(state, batch["x"], key_data)[0]
+        state |= {"chains": v[:, None], "visible_mean": v.mean(0), "hidden_mean": jnp.full(hidden, 0.5)}
+        kernel = weight_std * jax.random.normal(key, (spec.dims, hidden))
+        params = {"kernel": kernel, "visible_bias": units.bias(v.mean(0)), "hidden_bias": jnp.zeros(hidden)}
+        return {"model": params}, state | {"log_partition": _unknown(annealing)}
 
     def loss(params, state, key, batch):
         params, (key_data, key) = params["model"], jax.random.split(key)
-        v = read(batch["x"], key_data)[0]
+        v = scale.read(state, batch["x"], key_data)[0]
         start = state["chains"].reshape(len(v), -1, spec.dims)[:, 0] if persistent else v
         fantasy = jax.lax.stop_gradient(harmonium.gibbs(units, params, key, start, gibbs_steps))
-        state = _followed(units, params, state, v, offset_rate)
-        offsets = (units.statistic(params, state["visible_mean"]), state["hidden_mean"]) if centering else (0.0, 0.0)
-        gap = contrastive(units, params, v, fantasy, *offsets)
+        state = _followed(params, state, v, offset_rate)
+        gap = contrastive(units, params, v, fantasy, *_offsets(state) if centering else ())
         error = jnp.square(harmonium.reconstruction(units, params, v[:WATCHED]) - v[:WATCHED]).sum(1).mean()
         metrics = {"free_energy_gap": gap, "reconstruction_error": error}
         return gap, (state | {"chains": _kept(state["chains"], fantasy)}, jax.lax.stop_gradient(metrics))
 
     def log_prob(params, state, key, batch):
-        v, log_weight = read(batch["x"], key)
-        log_z = state["log_partition"][ENUMERATION if hidden <= MOST_ENUMERATED else FORWARD][0]
+        v, log_weight = scale.read(state, batch["x"], key)
+        log_z = state["log_partition"][FORWARD if annealing else ENUMERATION][0]
         return log_weight - harmonium.free_energy(units, params["model"], v) - log_z
 
     def sample(params, state, key, num, cond=None, temperature=1.0):
-        base = params["model"] | {"visible_bias": units.bias(state["visible_mean"], params["model"])}
         key_start, key = jax.random.split(key)
+        base = {"visible_bias": units.bias(state["visible_mean"])}
         start = units.draw(base, jnp.zeros((num, spec.dims)), key_start, temperature)
-        return events(harmonium.gibbs(units, params["model"], key, start, sample_steps, temperature))
+        return scale.events(state, harmonium.gibbs(units, params["model"], key, start, sample_steps, temperature))
 
-    def normalize(params, state, key):
-        if hidden <= MOST_ENUMERATED:
-            known = {ENUMERATION: (harmonium.log_partition_exact(units, params["model"]), jnp.zeros(()))}
-        else:
-            known = annealed_log_partition(units, params["model"], state["visible_mean"], key, annealing)
-        return state | {"log_partition": known}
-
-    energy, score = _energy(units, read)
+    energy, score = _energy(units, scale)
     kind = "exact" if visible == "bernoulli" or spec.bins is None else "lower"
     return Model(
         init,
         {"model": loss},
         sample,
         log_prob,
-        kind if hidden <= MOST_ENUMERATED else "estimate",
+        "estimate" if annealing else kind,
         energy=energy,
         score=score,
-        energy_based=EnergyBased(*_shown(spec, units, events), normalize, lambda state: state["log_partition"]),
+        energy_based=EnergyBased(
+            *_shown(spec, units, scale), _normalizer(units, annealing), lambda state: state["log_partition"]
+        ),
     )
 
 
-def _units(spec, visible):
-    """(read, events): x -> (v [B, D], log-weight [B]) and back, integers dequantized where a key is given."""
-    if visible == "bernoulli":
-        return (
-            lambda x, key: (x.reshape(len(x), -1).astype(jnp.float32), jnp.zeros(len(x))),
-            lambda v: v.reshape(-1, *spec.shape),
-        )
+class Scale(NamedTuple):
+    """Data as visible units: init(key, x) -> state, read(state, x, key) -> (v [B, D], log-weight [B]), and back.
+
+    Integers are dequantized where a key is given.
+    """
+
+    init: Callable[..., dict]
+    read: Callable[..., tuple[Array, Array]]
+    events: Callable[..., Array]
+
+
+def _unscaled(spec):
+    return Scale(
+        lambda key, x: {},
+        lambda state, x, key: (x.reshape(len(x), -1).astype(jnp.float32), jnp.zeros(len(x))),
+        lambda state, v: v.reshape(-1, *spec.shape),
+    )
+
+
+def _standardized(spec, noise_std):
+    """Units of variance 1 / noise_std^2, as the first batch has them; of constant units as if they had a little."""
     noise = centered(spec)
 
-    def read(x, key):
+    def flat(x, key):
         y, log_weight = noise.forward({}, x, None, key)
         return y.reshape(len(y), -1).astype(jnp.float32), log_weight
 
-    return read, lambda v: noise.inverse(v.reshape(-1, *spec.shape))
+    def init(key, x):
+        y = flat(x, key)[0]
+        std = y.std(0)
+        least = LEAST_STD * jnp.sqrt(jnp.square(std).mean()) + 1e-6
+        return {"shift": y.mean(0), "scale": noise_std * jnp.maximum(std, least)}
+
+    def read(state, x, key):
+        y, log_weight = flat(x, key)
+        return (y - state["shift"]) / state["scale"], log_weight - jnp.log(state["scale"]).sum()
+
+    def events(state, v):
+        return noise.inverse((state["shift"] + state["scale"] * v).reshape(-1, *spec.shape))
+
+    return Scale(init, read, events)
 
 
-def _energy(units, read):
+def _energy(units, scale):
     """The functions `energy` and `score` of a Model."""
 
     def energy(params, state, x, cond=None):
-        return harmonium.free_energy(units, params["model"], read(x, None)[0])
+        return harmonium.free_energy(units, params["model"], scale.read(state, x, None)[0])
 
     return energy, lambda params, state, x, cond=None: jax.grad(lambda x: -energy(params, state, x).sum())(x)
 
 
-def _shown(spec, units, events):
+def _shown(spec, units, scale):
     """The functions `chains` and `filters` of an EnergyBased."""
 
     def chains(params, state):
-        return events(harmonium.reconstruction(units, params["model"], state["chains"][:, 0]))
+        return scale.events(state, harmonium.reconstruction(units, params["model"], state["chains"][:, 0]))
 
     def filters(params, state):
-        active = harmonium.hidden_mean(units, params["model"], state["chains"][:, 0]).mean(0)
+        active = harmonium.hidden_mean(params["model"], state["chains"][:, 0]).mean(0)
         return params["model"]["kernel"].T[jnp.argsort(-active)].reshape(-1, *spec.shape)
 
     return chains, filters
 
 
-def _first(units, key, v, hidden, weight_std):
-    params = {
-        "kernel": weight_std * jax.random.normal(key, (v.shape[1], hidden)),
-        "visible_bias": jnp.zeros(v.shape[1]),
-        "hidden_bias": jnp.zeros(hidden),
-    }
-    if units.has_std:
-        params["log_std"] = jnp.log(v.std(0) + 1e-2)
-    return params | {"visible_bias": units.bias(v.mean(0), params)}
+def _offsets(state):
+    return state["visible_mean"], state["hidden_mean"]
 
 
-def _unknown(hidden):
-    names = (ENUMERATION,) if hidden <= MOST_ENUMERATED else (FORWARD, REVERSE)
+def _normalizer(units, annealing):
+    """The function `normalize` of an EnergyBased: by annealing, or by enumeration."""
+
+    def normalize(params, state, key):
+        if annealing:
+            known = annealed_log_partition(units, params["model"], state["visible_mean"], key, annealing)
+        else:
+            known = {ENUMERATION: (harmonium.log_partition_exact(units, params["model"]), jnp.zeros(()))}
+        return state | {"log_partition": known}
+
+    return normalize
+
+
+def _unknown(annealing):
+    names = (FORWARD, REVERSE) if annealing else (ENUMERATION,)
     return {name: (jnp.full((), jnp.nan), jnp.full((), jnp.nan)) for name in names}
 
 
-def _followed(units, params, state, v, rate):
+def _followed(params, state, v, rate):
     """The state with running means moved towards those of a batch."""
     params = jax.lax.stop_gradient(params)
-    seen = {"visible_mean": v, "hidden_mean": harmonium.hidden_mean(units, params, v)}
+    seen = {"visible_mean": v, "hidden_mean": harmonium.hidden_mean(params, v)}
     return state | {name: (1 - rate) * state[name] + rate * a.mean(0) for name, a in seen.items()}
 
 
 def _kept(chains, fantasy):
-    """The chains [rows, 1, D] with those of a micro-batch, rows / count apart, gone on."""
+    """The chains [rows, 1, D] with the first of each `rows / batch` gone on, and the next one first.
+
+    So each part of a batch finds chains of its own, and after all parts they are in their order again.
+    """
     count = len(chains) // len(fantasy)
-    return chains.reshape(len(fantasy), count, -1).at[:, 0].set(fantasy).reshape(chains.shape)
+    moved = chains.reshape(len(fantasy), count, -1).at[:, 0].set(fantasy)
+    return jnp.roll(moved, -1, axis=1).reshape(chains.shape)
 
 
 def contrastive(
@@ -227,7 +266,7 @@ def annealed_log_partition(
     Args:
       mean: of the independent visible units at which the walk begins, the data's.
     """
-    base, betas = units.bias(mean, params), jnp.asarray(dense_at_the_end(annealing.steps), jnp.float32)
+    base, betas = units.bias(mean), jnp.asarray(dense_at_the_end(annealing.steps), jnp.float32)
     key_start, key_up, key_chosen, key_burn, key_down = jax.random.split(key, 5)
 
     def log_densities(v, beta, after):
@@ -257,5 +296,5 @@ def _check(spec, visible, offset_rate, *positive):
     if not 0 <= offset_rate <= 1:
         raise ValueError(f"offset_rate={offset_rate} must be between 0 and 1")
     if min(positive) <= 0 or positive[-2] < 2:
-        names = "hidden, gibbs_steps, weight_std, sample_steps, ais_chains (2 or more) and ais_steps"
+        names = "hidden, gibbs_steps, weight_std, noise_std, sample_steps, ais_chains (2 or more) and ais_steps"
         raise ValueError(f"{names} must be above zero, not {', '.join(map(str, positive))}")

@@ -50,7 +50,7 @@ def optimum(scene: Scene) -> Float[np.ndarray, " n"]:
 
 
 def frame(scene: Scene) -> Figure:
-    """Draws the densities, and below them the discriminator, on the same axes at every step, but for a critic's values."""
+    """Draws the densities, and below them the discriminator, on axes that stay, but for those of a critic's values."""
     with style():
         top = axes(WIDTH, HEIGHT, LEFT, RIGHT, bottom=0.42 if scene.discriminator is None else 1.95, top=0.28)
         _densities(top, scene)
