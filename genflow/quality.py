@@ -15,7 +15,7 @@ import numpy as np
 from genflow import provenance
 from genflow import workdir as folders
 from genflow.analysis.distances import frechet, sliced_wasserstein
-from genflow.analysis.judge import Judge, make_judge
+from genflow.analysis.judge import Judge, chosen_examples, make_judge
 from genflow.checkpoint import digest
 from genflow.errors import UserError
 from genflow.evaluate import nonfinite
@@ -53,8 +53,8 @@ def compare_samplers(
     trained = load_trained(path, defaults)
     plan = _plan(trained, chosen, calls)
     test = trained.experiment.evaluation["test"]
-    examples = test.fetch(np.arange(min(test.num, num)))["x"]
-    judge = make_judge(trained.experiment, len(examples), seed)
+    examples = chosen_examples(test, num)["x"]
+    judge = make_judge(trained.experiment, len(examples))
     floor = _distances(judge, examples)
     rows = []
     for label, options, steps in plan:

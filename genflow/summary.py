@@ -13,9 +13,11 @@ import numpy as np
 
 from genflow import provenance
 from genflow import workdir as folders
-from genflow.analysis import importance, judge, latents, partition, variational_bound
+from genflow.analysis import calibration, importance, judge, latents, partition, variational_bound
+from genflow.analysis.logits import each, logits
 from genflow.checkpoint import digest
-from genflow.core import Params
+from genflow.core import Model, Params
+from genflow.data.dataset import select
 from genflow.data.transforms import binarize
 from genflow.errors import UserError
 from genflow.evaluate import Score, in_unit, log_probs, score, unit
@@ -125,7 +127,7 @@ def bound_terms(trained: Trained) -> variational_bound.Terms | None:
 def diagnostics(
     trained: Trained, terms: variational_bound.Terms | None = None, scores: Mapping[str, Score] = {}
 ) -> dict:
-    """What importance weights say of a model that has a target, and the test data of one that has latents or a chain.
+    """What importance weights say of a model that has a target, test data of one that has latents, a chain or classes.
 
     Returns the lines and their heading, as record.json has them; of any other model no lines.
     """
@@ -145,7 +147,25 @@ def diagnostics(
         known = trained.state, scores["test"], lambda nats: in_unit(spec, nats)
         figures, heading = partition.diagnostics(experiment.model, *known), "Partition function"
     lines = [_line(name, Score(value, error, num)) for name, (value, error) in figures.items()]
-    return {"diagnostics": lines, "diagnostics_heading": heading if lines else ""}
+    classified, more = classification(trained)
+    headings = [heading] * bool(lines) + [more] * bool(classified)
+    return {"diagnostics": lines + classified, "diagnostics_heading": "; ".join(headings)}
+
+
+def classification(trained: Trained) -> tuple[list[dict], str]:
+    """Lines of p(y | x) on the test part, or on the examples of it that are scored, and their heading."""
+    experiment, config = trained.experiment, trained.experiment.config.eval
+    if experiment.model.classify is None:
+        return [], ""
+    test = experiment.evaluation["test"]
+    part = select(test, np.arange(min(test.num, config.max_examples or test.num)))
+    run = logits(experiment.model), trained.params, trained.state
+    values = each(*run, part, config.batch_size, place_batch(experiment))
+    figures = calibration.diagnostics(values, part.fetch(np.arange(part.num))["label"])
+    if not np.isfinite(values).all():
+        print("WARNING: the logits of some test examples are not finite", file=sys.stderr)
+    lines = [_line(name, Score(value, error, part.num)) for name, (value, error) in figures.items()]
+    return lines, f"Classification, on {part.num:,} test examples"
 
 
 def sample_comparison(trained: Trained) -> judge.Comparison | None:
@@ -174,8 +194,9 @@ def with_samples(found: Mapping, compared: judge.Comparison | None) -> dict:
     """Diagnostics and their heading, with those of samples."""
     if compared is None:
         return dict(found)
+    for warning in compared.warnings():
+        print(f"WARNING: {warning}", file=sys.stderr)
     if compared.nonfinite:
-        print(f"WARNING: {compared.nonfinite} of {compared.num} samples are not finite: no metrics", file=sys.stderr)
         return dict(found)
     lines = [_line(name, Score(*figure, compared.num)) for name, figure in compared.lines().items()]
     heading = "; ".join(filter(None, (found["diagnostics_heading"], compared.heading)))
@@ -203,6 +224,7 @@ def make_record(
         "num_examples": test.num_examples if test else 0,
         "value": finite(test.value) if test else None,
         "standard_error": finite(test.standard_error) if test else None,
+        "abilities": abilities(experiment.model),
         "baselines": [_line(name, s) for name, s in references.items()],
         "validation": _line("validation", scores["validation"]) if "validation" in scores else None,
         "steps": trained.last_step,
@@ -226,8 +248,15 @@ def make_record(
     }
 
 
+def abilities(model: Model) -> list[str]:
+    """What can be done with a run of a model: 'score', 'sample', 'classify'."""
+    found = {"score": model.log_prob, "sample": model.sample, "classify": model.classify}
+    return [name for name, function in found.items() if function is not None]
+
+
 def _line(name, s):
-    return {"name": name, "value": finite(s.value), "standard_error": finite(s.standard_error)}
+    figures = {"value": finite(s.value), "standard_error": finite(s.standard_error)}
+    return {"name": name} | figures | {"num_examples": s.num_examples}
 
 
 def finite(value: float) -> float | None:
@@ -246,20 +275,29 @@ def table(record: Mapping, workdir: pathlib.Path) -> str:
     if record["value"] is not None:
         rows.append((f"{record['name']} (this run)", record["value"], record["standard_error"]))
     mark = {"lower": "<= ", "average": "<= ", "estimate": "~ "}.get(record["bound"], "")
-    lines = [
-        f"{record['split']} {record['unit']} on {record['num_examples']} examples ({record['data']}), lower is better"
-        if record["bound"] != "none"
-        else f"{record['model']} has no likelihood ({record['data']}); look at its samples"
-    ]
+    scored = f"{record['split']} {record['unit']} on {record['num_examples']} examples ({record['data']})"
+    lines = [f"{scored}, lower is better" if record["bound"] != "none" else _unscored(record, workdir)]
     lines += [
         f"  {name:<40}{_figure(value, error, mark if i == len(rows) - 1 else '')}"
         for i, (name, value, error) in enumerate(rows)
     ]
     known = [d for d in record["diagnostics"] if d["value"] is not None]
+    lines += [record["diagnostics_heading"]] * bool(known)
     lines += [f"  {d['name']:<40}{_figure(d['value'], d['standard_error'])}" for d in known]
     if record["receptive_field"]:
         lines.append(f"  {'receptive field':<40}{record['receptive_field']:>11,} sites back")
     return "\n".join([*lines, *paths(record, workdir)])
+
+
+def _unscored(record, workdir):
+    if "sample" in record["abilities"]:
+        return f"{record['model']} has no likelihood ({record['data']}); look at its samples"
+    command = f"python scripts/evaluate_classifier.py --workdir={_shown(workdir)}"
+    return f"{record['model']} has no likelihood and no samples ({record['data']}); run {command}"
+
+
+def _shown(workdir):
+    return workdir.relative_to(pathlib.Path.cwd()) if workdir.is_relative_to(pathlib.Path.cwd()) else workdir
 
 
 def _figure(value, error, mark=""):
@@ -273,6 +311,5 @@ def _figure(value, error, mark=""):
 
 def paths(record: Mapping, workdir: pathlib.Path) -> Sequence[str]:
     """Where the run wrote what."""
-    shown = workdir.relative_to(pathlib.Path.cwd()) if workdir.is_relative_to(pathlib.Path.cwd()) else workdir
     names = {"report": "report.html", "record": "record.json", "samples": "samples/", "checkpoints": "checkpoints/"}
-    return [f"{title:<12}{shown / name}" for title, name in names.items()]
+    return [f"{title:<12}{_shown(workdir) / name}" for title, name in names.items()]

@@ -31,6 +31,8 @@ def evaluate_run(
 ) -> dict:
     """Scores the chosen checkpoint, and compares its samples with data; prints what it finds, writes eval_seed_N.json.
 
+    The options that are given stand in the file and in its name: eval_seed_0_num_100_parzen.json.
+
     A model without a likelihood always has its samples compared; another where one of `num`, `features`, `parzen` or
     config.eval.num_samples asks for it.
 
@@ -50,16 +52,19 @@ def evaluate_run(
     is_scored = experiment.model.log_prob is not None
     if not is_scored and experiment.model.sample is None:
         raise UserError(f"{experiment.config.model.name} has neither a likelihood nor samples to evaluate")
+    asked = {"num": num, "features": features.partition(":")[0], "parzen": parzen}
+    asked = {name: value for name, value in asked.items() if value}
     num, parzen = num or section.num_samples, parzen or section.parzen
     is_compared = bool(num or features or parzen) or not is_scored
     if is_compared:
         judge.check(experiment, num, parzen)
-    result = {"name": experiment.config.name, "step": trained.step, "seed": seed}
+    result = {"name": experiment.config.name, "step": trained.step, "seed": seed, "options": asked}
     result |= _scores(trained, seed) if is_scored else {}
     if is_compared:
         run = experiment, trained.params, trained.state
         result["samples"] = _compared(judge.compare(*run, num, seed, weights, parzen))
-    out = path / f"eval_seed_{seed}.json"
+    options = "".join(f"_{name}" if value is True else f"_{name}_{value}" for name, value in asked.items())
+    out = path / f"eval_seed_{seed}{options}.json"
     folders.write_text(out, json.dumps(result, indent=2, allow_nan=False) + "\n")
     print(f"written to  {out}")
     return result
@@ -78,17 +83,17 @@ def _scores(trained, seed):
 
 def _compared(found):
     """A comparison, printed and as eval_seed_N.json has it."""
-    print(f"{found.heading}\nboth against {found.num_data:,} training examples")
-    if found.nonfinite:
-        print(f"WARNING: {found.nonfinite} of {found.num} samples are not finite: there are no figures")
+    print(found.heading)
+    if found.num_data:
+        print(f"both against {found.num_data:,} training examples")
     lines = found.lines()
     for name, figure in lines.items():
         error = f" +- {figure.standard_error:.4f}" if np.isfinite(figure.standard_error) else ""
         print(f"  {name:<40}{figure.value:11.4f}{error}")
     if found.parzen:
         print(f"  {CAVEAT}")
-        if any(window.is_at_edge for window in found.parzen):
-            print("  WARNING: the best Parzen sigma is at an end of those tried; a better one may lie beyond")
+    for warning in found.warnings():
+        print(f"WARNING: {warning}")
     numbers = {"num": found.num, "num_test": found.num_test, "num_data": found.num_data, "nonfinite": found.nonfinite}
     figures = {
         name: {"value": figure.value, "standard_error": finite(figure.standard_error)} for name, figure in lines.items()

@@ -8,14 +8,15 @@ import scipy.linalg
 import scipy.stats
 import sklearn
 
-from genflow import cli, train, use
+from genflow import cli, summary, train, use
 from genflow.analysis import features, judge
 from genflow.analysis.distances import frechet
 from genflow.analysis.features import Described, coordinates
-from genflow.analysis.parzen import SIGMAS, log_densities, parzen
-from genflow.analysis.sample_metrics import class_score, density_coverage, kernel, metrics, precision_recall
+from genflow.analysis.parzen import SIGMAS, Parzen, log_densities, parzen
+from genflow.analysis.sample_metrics import Figure, class_score, density_coverage, kernel, metrics, precision_recall
 from genflow.core import Model, Network
 from genflow.data import Dataset
+from genflow.data.dataset import in_memory, permutation
 from genflow.data.embedded import digits
 from genflow.errors import UserError
 from genflow.trained import load_trained
@@ -72,6 +73,12 @@ def test_kernel_error_is_the_spread_over_sets_of_samples():
     assert 0.7 < errors.mean() / values.std() < 1.5
 
 
+def test_kernel_error_is_too_large_near_a_distance_of_zero_as_its_docstring_says():
+    found = [kernel(normal(200, 2), normal(200, 2), num_subsets=40) for _ in range(150)]
+    values, errors = np.array(found).T
+    assert 1.3 < errors.mean() / values.std() < 2.1
+
+
 def test_kernel_refuses_too_few():
     with pytest.raises(ValueError, match="expected four or more of each"):
         kernel(normal(3, 2), normal(9, 2))
@@ -81,15 +88,17 @@ def test_kernel_refuses_too_few():
 
 
 def test_class_score_counts_classes_that_are_told_apart():
-    labels = np.arange(60) % 3
-    assert class_score(np.eye(3)[labels], 4).value == pytest.approx(3)
+    labels = np.arange(6_000) % 3
+    assert class_score(np.eye(3)[labels], 4).value == pytest.approx(3, rel=2e-3)
+    assert class_score(np.eye(3)[np.sort(labels)], 4).value == pytest.approx(3, rel=2e-3)  # class by class
     assert class_score(np.eye(3)[0 * labels], 4).value == pytest.approx(1)
     assert class_score(np.full((60, 3), 1 / 3), 4).value == pytest.approx(1)
 
 
 def test_class_score_is_the_exponential_of_a_mutual_information():
     p = GENERATOR.dirichlet(np.ones(4), 50)
-    scores = [np.exp(scipy.stats.entropy(s, s.mean(0, keepdims=True), axis=1).mean()) for s in (p[:25], p[25:])]
+    halves = np.split(p[permutation(50, 0)], 2)
+    scores = [np.exp(scipy.stats.entropy(s, s.mean(0, keepdims=True), axis=1).mean()) for s in halves]
     value, error = class_score(p, 2)
     assert value == pytest.approx(np.mean(scores))
     assert error == pytest.approx(abs(scores[0] - scores[1]) / 2)
@@ -166,6 +175,20 @@ def test_only_the_inception_network_gives_metrics_their_published_names():
 def test_coordinates_are_in_units_of_the_data():
     x = normal(200, 2) * [1e-3, 1e3]
     np.testing.assert_allclose(coordinates(x).describe(x).features.std(0), 1)
+
+
+def test_a_constant_coordinate_keeps_its_units():
+    x = np.stack([np.full(200, 0.1), np.zeros(200), normal(200)], 1)
+    shown = coordinates(x).describe(x + [[3.0, 4.0, 0.0]]).features
+    np.testing.assert_allclose(shown[:, :2], np.tile([3.1, 4.0], (200, 1)))
+    assert shown[:, 2].std() == pytest.approx(1)
+
+
+def test_metrics_of_user_data_are_named_without_the_folders_of_a_machine():
+    x, labels = normal(40, 2), np.arange(40) % 2
+    names = ("folder:/tmp/somewhere/cats/", "array:some/where/cats.npz", "digits", "imagenet_resized/32x32")
+    found = [features.classifier(name, x, labels)[0].name for name in names]
+    assert found == ["folder:cats", "array:cats.npz", "digits", "imagenet_resized/32x32"]
 
 
 # Parzen windows
@@ -249,7 +272,7 @@ def test_evaluation_of_a_model_without_a_likelihood_compares_its_samples(run, mo
     use.evaluate_run(str(run), seed=3)
     out = capsys.readouterr().out
     written = json.loads((run / "eval_seed_3.json").read_text())
-    assert set(written) == {"name", "step", "seed", "samples"}
+    assert set(written) == {"name", "step", "seed", "options", "samples"}
     assert (written["samples"]["num"], written["samples"]["num_test"], written["samples"]["num_data"]) == (24, 24, 64)
     assert written["samples"]["classifier_accuracy"] > 0.5
     for name, figure in written["samples"]["figures"].items():
@@ -272,6 +295,13 @@ def test_evaluation_of_a_model_without_a_likelihood_compares_its_samples(run, mo
 def test_evaluation_scores_and_compares_where_both_are_asked_for(run):
     found = use.evaluate_run(str(run), seed=4, num=30)
     assert (found["samples"]["num"], found["unit"], found["bound"]) == (30, "bits/dim", "exact")
+    assert json.loads((run / "eval_seed_4_num_30.json").read_text()) == found
+    assert found["options"] == {"num": 30}
+    assert use.evaluate_run(str(run), seed=4, num=12, parzen=True)["options"] == {"num": 12, "parzen": True}
+    assert sorted(file.name for file in run.glob("eval_seed_4*")) == [
+        "eval_seed_4_num_12_parzen.json",
+        "eval_seed_4_num_30.json",
+    ]
     assert found["test"]["value"] > 0
     trained = load_trained(run)
     drawn = judge.draw_samples(trained.experiment, trained.params, trained.state, 30)
@@ -280,7 +310,7 @@ def test_evaluation_scores_and_compares_where_both_are_asked_for(run):
 
 def test_a_model_that_draws_test_data_is_at_the_floor(drawing):
     test = digits()[1]["test"].arrays["x"]
-    found = judge.compare(drawing(test), {}, {})
+    found = judge.compare(drawing(test[permutation(360, 0)]), {}, {})
     assert found.samples == found.floor
     assert (found.num, found.num_test) == (360, 360)
     assert found.samples["frechet_digits"].value < 1.5
@@ -300,8 +330,97 @@ def test_the_inception_network_describes_training_data_chunk_by_chunk(drawing, m
     assert found.accuracy is None
     experiment = drawing(np.zeros((2, 8, 8, 1)))
     described = judge.make_judge(experiment, 4, inception={}).described
-    whole = features.inception_extractor({}, experiment.spec).describe(experiment.train.fetch(np.arange(64))["x"])
+    whole = features.inception_extractor({}, experiment.spec).describe(experiment.train.fetch(permutation(64, 0))["x"])
     np.testing.assert_allclose(described.features, whole.features, rtol=1e-6)
+
+
+def sorted_by_class(part):
+    """Digits, class by class, as folders are read; and of how many classes some are, by their first pixel."""
+    arrays = digits()[1][part].arrays
+    order = np.argsort(arrays["label"], kind="stable")
+    x = arrays["x"][order].copy()
+    x[:, 0, 0, 0] = arrays["label"][order]
+    return in_memory(x, arrays["label"][order])
+
+
+def test_examples_are_of_every_class_where_the_source_is_sorted(drawing, monkeypatch):
+    experiment = drawing(sorted_by_class("test").arrays["x"][permutation(360, 1)])
+    parts = {"test": sorted_by_class("test"), "validation": sorted_by_class("test")}
+    experiment = experiment._replace(train=sorted_by_class("train"), evaluation=parts)
+    handed = []
+    monkeypatch.setattr(judge, "parzen", lambda *sets: handed.extend(sets) or Parzen(0.0, 0.1, 0.3, False))
+    monkeypatch.setattr(judge, "MOST_EXAMPLES", 200)
+    monkeypatch.setattr(judge, "MOST_SAMPLES", 150)
+    found = judge.compare(experiment, {}, {}, num=150, with_parzen=True)
+    assert found.accuracy > 0.7
+    assert found.floor["class_score_digits"].value > 4
+    assert {len(np.unique(events[:, 0, 0, 0])) for events in handed} == {10}
+    monkeypatch.setattr(judge, "CHUNK", 30)
+    described = judge.make_judge(experiment, 4).described
+    assert described.probabilities.shape == (200, 10)
+
+
+def test_the_ruler_is_the_same_for_every_seed(drawing):
+    experiment = drawing(digits()[1]["test"].arrays["x"])
+    found = [judge.compare(experiment, {}, {}, num=40, seed=seed) for seed in (0, 1)]
+    assert found[0].floor["frechet_digits"] == found[1].floor["frechet_digits"]
+    assert found[0].floor["kernel_digits"] != found[1].floor["kernel_digits"]
+    gray = Dataset(50, lambda index: {"x": np.full((len(index), 8, 8, 1), 64, np.uint8)})
+    with experiment.config.unlocked():
+        experiment.config.data.binarize = "stochastic"
+    one = judge.make_judge(experiment._replace(train=gray), 4).data
+    experiment.config.seed = 5
+    np.testing.assert_array_equal(judge.make_judge(experiment._replace(train=gray), 4).data, one)
+
+
+def test_the_number_of_training_examples_is_that_of_those_in_memory(drawing, monkeypatch):
+    monkeypatch.setattr(judge, "MOST_VALUES", 64 * 40)
+    found = judge.compare(drawing(digits()[1]["test"].arrays["x"]), {}, {}, num=30)
+    assert found.num_data == 40
+
+
+def test_a_test_part_that_is_too_small_for_a_metric_has_no_line_of_it(drawing):
+    experiment = drawing(digits()[1]["test"].arrays["x"])
+    experiment.evaluation["test"] = in_memory(**{k: a[:3] for k, a in digits()[1]["test"].arrays.items()})
+    lines = judge.compare(experiment, {}, {}, num=30).lines()
+    assert {"frechet_digits, test data", "kernel_digits"} <= set(lines)
+    assert "kernel_digits, test data" not in lines
+
+
+def test_every_batch_of_a_conditional_model_has_conditions_of_its_own(drawing):
+    experiment = drawing(np.zeros((4, 8, 8, 1)))
+    with experiment.config.unlocked():
+        experiment.config.model.conditional = True
+
+    def shown(params, state, key, num, cond, temperature):
+        return np.zeros((num, 1)) + (cond["label"] if "cond" not in cond else cond["cond"].sum(1))[:, None]
+
+    experiment = experiment._replace(model=Model(None, {}, shown))
+    drawn = judge.draw_samples(experiment, {}, {}, 13)
+    assert drawn[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2]
+    vectors = np.arange(10, dtype=np.float32)[:, None] * [[0.5, 0.5]]
+    test = in_memory(np.zeros((10, 8, 8, 1)), np.arange(10) % 2, vectors.astype(np.float32))
+    experiment = experiment._replace(spec=experiment.spec._replace(cond_dims=2), evaluation={"test": test})
+    drawn = judge.draw_samples(experiment, {}, {}, 13)[:, 0]
+    assert sorted(drawn[:10]) == [*range(10)]
+    assert (drawn[10:] == drawn[:3]).all()
+
+
+def test_the_end_of_training_warns_as_an_evaluation_does(capsys):
+    windows = Parzen(-5.0, 0.1, 0.1, True), Parzen(-4.0, 0.1, 0.3, False)
+    found = judge.Comparison({"frechet_x": Figure(1.0)}, {}, 30, 25, 64, 0, windows, 0.2)
+    lines = summary.with_samples({"diagnostics": [], "diagnostics_heading": ""}, found)["diagnostics"]
+    figures = {line["name"]: line["value"] for line in lines}
+    assert figures["Parzen sigma, samples, at an end"] == 0.1
+    assert figures["Parzen sigma, training data"] == 0.3
+    assert figures["test accuracy of the classifier"] == 0.2
+    error = next(line["standard_error"] for line in lines if line["name"].startswith("test accuracy"))
+    assert error == pytest.approx(0.08)
+    warned = capsys.readouterr().err
+    assert "WARNING: the best Parzen sigma is at an end of those tried" in warned
+    assert "WARNING: the small classifier is right on 20% of the test examples" in warned
+    summary.with_samples({"diagnostics": [], "diagnostics_heading": ""}, found._replace(accuracy=0.6, parzen=None))
+    assert capsys.readouterr().err == ""
 
 
 def test_samples_that_are_not_finite_have_no_figures(drawing):
@@ -328,7 +447,12 @@ def test_unlabelled_images_have_the_distance_that_needs_no_classifier(drawing):
 
 REFUSED = {
     "one sample": ({}, {"num": 1}, "--num=1: metrics of samples need 2 or more"),
-    "no validation part": ({"validation": None}, {"with_parzen": True}, "--parzen: a window on digits needs whole"),
+    "no validation part": (
+        {"validation": None},
+        {"with_parzen": True},
+        "on digits needs a validation part.*--config.data.validation",
+    ),
+    "continuous data": ({"bins": None}, {"with_parzen": True}, "--parzen: digits is continuous.*: leave it out$"),
     "no samples": ({"sample": None}, {}, "markov draws no samples to compare with data: leave --num out"),
     "text": ({"symbols": ("a", "b")}, {}, "digits is text"),
 }
@@ -339,7 +463,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_drawn(drawing, ch
     experiment = drawing(np.zeros((2, 8, 8, 1)))
     if "sample" in changes:
         experiment = experiment._replace(model=experiment.model._replace(sample=None))
-    if "symbols" in changes:
+    if {"symbols", "bins"} & set(changes):
         experiment = experiment._replace(spec=experiment.spec._replace(**changes))
     if "validation" in changes:
         experiment.evaluation["validation"] = Dataset(0, None)

@@ -4,6 +4,7 @@ The small classifier is trained on the data themselves: distances of its feature
 carry its name (`frechet_digits`). Only those of the Inception network with its published weights are FID, KID and IS.
 """
 
+import os
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,6 +22,8 @@ from genflow.networks.inception import inception
 
 HIDDEN, BATCH = 64, 200  # of the classifier: hidden units, examples an update
 UPDATES, PASSES = 3_000, 20  # at least so many, and so many times over the data
+CLASSIFIER_SEED = 0  # of every run: figures of two seeds are of one ruler
+CONSTANT = 1e-9  # standard deviation, relative to the largest value, up to which a coordinate counts as constant
 INCEPTION_BATCH = 50
 
 
@@ -38,17 +41,27 @@ class Extractor(NamedTuple):
     describe: Callable[[Events], Described]
 
 
+def short_name(name: str) -> str:
+    """A data set's name without the folders of this machine.
+
+    >>> short_name("folder:/home/me/cats"), short_name("digits")
+    ('folder:cats', 'digits')
+    """
+    kind, colon, path = name.partition(":")
+    return f"{kind}:{os.path.basename(os.path.abspath(path))}" if colon else name
+
+
 def classifier(
-    name: str, x: Events, labels: Int[np.ndarray, " N"], seed: int = 0
+    name: str, x: Events, labels: Int[np.ndarray, " N"]
 ) -> tuple[Extractor, Callable[[Events, Int[np.ndarray, " N"]], float]]:
     """Trains a perceptron with one hidden layer, whose units are the features; returns it, and its accuracy.
 
-    Events are scaled to the range that they have here.
+    Events are scaled to the range that they have here. The same data give the same perceptron.
     """
     low, span = x.min(), max(np.ptp(x), 1e-12)
     batch_size = min(BATCH, len(x))
     passes = max(UPDATES * batch_size // len(x), PASSES)
-    network = MLPClassifier((HIDDEN,), random_state=seed, max_iter=passes, batch_size=batch_size)
+    network = MLPClassifier((HIDDEN,), random_state=CLASSIFIER_SEED, max_iter=passes, batch_size=batch_size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of a limit of passes that is meant
         network.fit((flat(x) - low) / span, labels)
@@ -61,12 +74,16 @@ def classifier(
     def accuracy(events, labels):
         return float(network.score((flat(events) - low) / span, labels))
 
-    return Extractor(name, describe), accuracy
+    return Extractor(short_name(name), describe), accuracy
 
 
 def coordinates(x: Events) -> Extractor:
-    """Every coordinate, in units of the standard deviation that it has here: for vectors, which need no network."""
-    scale = np.maximum(flat(x).std(0), 1e-12)
+    """Every coordinate, in units of the standard deviation that it has here: for vectors, which need no network.
+
+    A coordinate that is constant here keeps its own units.
+    """
+    deviation = flat(x).std(0)
+    scale = np.where(deviation > CONSTANT * np.abs(flat(x)).max(0), deviation, 1.0)
     return Extractor("coordinates", lambda events: Described(flat(events) / scale))
 
 

@@ -50,7 +50,8 @@ def log_densities(samples: Events, x: Events, sigmas: tuple[float, ...]) -> list
     samples, x = flat(samples), flat(x)
     constant = math.log(len(samples)) + x.shape[1] / 2 * math.log(2 * math.pi)
     parts = []
-    for squared in pairwise_distances_chunked(x, samples, metric="sqeuclidean"):
+    for distances in pairwise_distances_chunked(x, samples):  # 'euclidean' is a matrix product, 'sqeuclidean' a loop
+        squared = distances**2
         sums = [logsumexp(squared / (-2 * sigma**2), axis=1) - x.shape[1] * math.log(sigma) for sigma in sigmas]
         parts.append(sums)
     return [np.concatenate(found) - constant for found in zip(*parts, strict=True)]
