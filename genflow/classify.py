@@ -1,8 +1,10 @@
 """Classifiers evaluated from the folders of their runs, side by side: accuracy, calibration, outliers, attacks."""
 
 import datetime
+import hashlib
 import json
 import pathlib
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,6 +29,7 @@ from genflow.summary import num_parameters
 from genflow.trained import Trained, load_trained
 
 LEVEL = 0.95  # of the intervals
+LONGEST = 120  # letters of a file's name
 WIDTH = 26  # of the first column of the table, and of each run's
 TITLES = {"linf": "L-infinity", "l2": "L2"}
 
@@ -51,9 +54,10 @@ class Question(NamedTuple):
 def evaluate_classifiers(
     workdirs: Sequence[str], question: Question | None = None, defaults: Mapping | None = None
 ) -> list[dict]:
-    """Evaluates runs that classify the same data; prints a table, writes classifier.json into each folder.
+    """Evaluates runs that classify the same data; writes classifier.json into each folder, prints a table of all.
 
-    The picture of all runs, classifier.png, goes into the folder of the first.
+    The picture of all runs, classifier.png, goes into the folder of the first. A question that is not the usual one has
+    files of its own: see `filename`. A run's file is written as soon as it is done.
 
     Args:
       defaults: see `load_trained`.
@@ -63,20 +67,36 @@ def evaluate_classifiers(
     """
     question = question or Question()
     check_question(question)
-    paths = [pathlib.Path(workdir).expanduser().resolve() for workdir in workdirs]
+    paths = [pathlib.Path(workdir).expanduser().resolve() for workdir in workdirs if workdir]
     if not paths or len(set(paths)) < len(paths):
         raise UserError(f"--workdir={','.join(workdirs)}: expected run folders, each once")
     runs = [load_trained(path, defaults) for path in paths]
     check_runs(paths, runs)
     sets = {name: paired(runs[0].experiment, name, question.num)["outliers"] for name in question.outliers}
-    records = [evaluated(trained, path, sets, question) for trained, path in zip(runs, paths, strict=True)]
+    records, name = [], filename(question)
+    for trained, path in zip(runs, paths, strict=True):
+        records.append(evaluated(trained, path, sets, question))
+        folders.write_text(path / f"{name}.json", json.dumps(records[-1], indent=2, allow_nan=False) + "\n")
+        print(f"written to  {path / name}.json")
     print(table(records))
-    for record, path in zip(records, paths, strict=True):
-        folders.write_text(path / "classifier.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
-        print(f"written to  {path / 'classifier.json'}")
-    classifiers([_shown(record) for record in records], str(paths[0] / "classifier.png"))
-    print(f"written to  {paths[0] / 'classifier.png'}")
+    classifiers([_shown(record) for record in records], str(paths[0] / f"{name}.png"))
+    print(f"written to  {paths[0] / name}.png")
     return records
+
+
+def filename(question: Question) -> str:
+    """'classifier', and what sets a question apart from the usual one: classifier_outliers_kmnist_num_100.
+
+    The end of a long one is a digest.
+    """
+    usual, given = Question(), {name: value for name, value in question._asdict().items() if name != "epsilons"}
+    asked = [(n, v if isinstance(v, tuple) else (v,)) for n, v in given.items() if v != getattr(usual, n)]
+    radii = {norm: question.epsilons.get(norm, ()) for norm in NORMS}
+    asked += [(n, tuple(f"{e:.6g}" for e in radii[n])) for n in NORMS if radii[n] != usual.epsilons[n]]
+    words = [word for name, values in asked for word in (name, *(map(str, values) if values else ["none"]))]
+    stem = "_".join(["classifier", *(re.sub(r"[^A-Za-z0-9.-]+", "_", word) for word in words)])
+    digest_of_all = hashlib.sha256(str(asked).encode()).hexdigest()[:8]
+    return stem if len(stem) <= LONGEST else f"{stem[:LONGEST]}_{digest_of_all}"
 
 
 def check_question(question: Question) -> None:
@@ -84,6 +104,8 @@ def check_question(question: Question) -> None:
     for flag, least in {"num": 0, "attacked": 0, "seed": 0, "num_steps": 1, "restarts": 1, "num_bins": 2}.items():
         if getattr(question, flag) < least:
             raise UserError(f"--{flag}={getattr(question, flag)} must be {least} at least")
+    if question.num == 1:
+        raise UserError("--num=1: figures with intervals need 2 test examples or more; 0 takes all")
     if question.num_resamples < 1:
         raise UserError(f"--resamples={question.num_resamples} must be 1 at least")
     for norm, epsilons in question.epsilons.items():
@@ -97,7 +119,7 @@ def check_question(question: Question) -> None:
 
 
 def check_runs(paths: Sequence[pathlib.Path], runs: Sequence[Trained]) -> None:
-    """Raises UserError unless all runs classify, and the same data."""
+    """Raises UserError unless all runs classify, and the same data, of which there are enough."""
     first = runs[0].experiment
     for path, trained in zip(paths, runs, strict=True):
         experiment = trained.experiment
@@ -112,6 +134,8 @@ def check_runs(paths: Sequence[pathlib.Path], runs: Sequence[Trained]) -> None:
                 f"{path.name} has another test set ({experiment.spec.name}) than {paths[0].name} ({first.spec.name}): "
                 "compare runs of the same data section"
             )
+    if first.evaluation["test"].num < 2:
+        raise UserError(f"{first.spec.name} has 1 test example: figures with intervals need 2 or more")
 
 
 def _same_test(one: Experiment, other: Experiment) -> bool:
@@ -273,7 +297,8 @@ def table(records: Sequence[Mapping]) -> str:
             lines.append(f"accuracy in {TITLES[norm]} balls, {first['robustness']['num_examples']:,} examples, %")
             for i, row in enumerate(first["robustness"][norm]):
                 cells = [_interval(record["robustness"][norm][i], 100) for record in records]
-                lines.append(_line(f"  {row['epsilon']:.4g} ({255 * row['epsilon']:.3g}/255)", cells))
+                levels = f" ({255 * row['epsilon']:.3g}/255)" if norm == "linf" else ""
+                lines.append(_line(f"  {row['epsilon']:.4g}{levels}", cells))
     lines += [f"{r['run']}: no density; log_density is its {r['density']}" for r in records if r["density"] != "energy"]
     return "\n".join(lines)
 

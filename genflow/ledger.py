@@ -13,9 +13,10 @@ from datetime import timedelta
 
 from ml_collections import ConfigDict
 
-from genflow import cli
+from genflow import cli, ledger_tables
 from genflow import workdir as folders
 from genflow.errors import UserError
+from genflow.ledger_tables import UNKNOWN
 
 # What `add` is told -> what the tables say. The first two are claims about a paper's figure, so they need one.
 STATUSES = {
@@ -37,31 +38,11 @@ CLAIM = ("status", "paper_value", "paper_source", "note", "command")
 OUTLIERS = tuple(
     "name command outliers scores num_examples samples samples_above lower seed git_revision params_sha256".split()
 )  # what that table shows
-OUTLIERS_INTRODUCTION = """\
-Scores of scripts/detect_outliers.py on the test parts of both sets, high for outliers, with 95 % bootstrap intervals.
-[outliers.md](outliers.md) says what they are. Scores for all k are listed: choosing one by its AUROC would be choosing
-on the test set. The paper's AUROC is of a likelihood ratio, of which the official code computes the part in log p(x|z):
-it stands beside both."""
-RATIOS = ("LLR>", "delta log p(x|z)>")  # beginnings of the scores that a paper's figure is of
+CLASSIFIER = tuple(
+    "name command data split num_examples accuracy calibration outliers robustness density train_seed git_revision "
+    "params_sha256".split()
+)
 README_MARKERS = "<!-- models -->", "<!-- /models -->"
-UNKNOWN = "–"
-
-INTRODUCTION = """\
-# Results
-
-Written by `python scripts/ledger.py` from the records in `results/`; do not edit it by hand.
-
-Figures are means over the named part of the data ± the standard error of that mean over its examples; lower is better,
-but for a figure of samples, whose name stands in parentheses: docs/sample-metrics.md says which way it is meant.
-`≤` marks a model that bounds the likelihood from below, so that the figure is an upper limit;
-`≈` one that estimates such a bound.
-
-* **reproduced**: the paper's protocol, and its figure within two of our standard errors or better.
-* **short of the paper**: the paper's protocol, and not its figure.
-* **partial (budget)**: fewer steps, a smaller model or less data than the paper's.
-* **measured**: a figure of ours where no paper gives one.
-* **not run**: no record; the column "paper" shows what the experiment's file expects.
-"""
 
 
 def experiments() -> dict[str, ConfigDict]:
@@ -104,7 +85,8 @@ def add(
       figure: of a model without a likelihood, the name of the diagnostic that the table shows.
 
     Raises:
-      UserError: no record, no such figure, a published one beside none of ours, an experiment that is not in configs/, a claim without its figure, uncommitted source.
+      UserError: no record, no such figure, a published one beside none of ours, an experiment that is not in configs/,
+        a claim without its figure, uncommitted source.
     """
     record = _complete(run / "record.json", _read(run / "record.json"))
     _check(run, record, allow_changes)
@@ -135,18 +117,45 @@ def add_outliers(
     Raises:
       UserError: another file, a run that is not in the ledger, uncommitted source.
     """
+    record = _found(file, folder, "scripts/detect_outliers.py", OUTLIERS, allow_changes)
+    path = folder / f"outliers_{record['name']}_{file.stem.removeprefix('outliers_')}.json"
+    claim = {"paper_auroc": paper_auroc, "note": note}
+    folders.write_text(path, json.dumps(record | claim, indent=2, allow_nan=False) + "\n")
+    return path
+
+
+def add_classifier(
+    file: pathlib.Path, folder: pathlib.Path, note: str = "", name: str = "", allow_changes=False
+) -> pathlib.Path:
+    """Copies what scripts/evaluate_classifier.py wrote into the ledger and returns its new path.
+
+    Args:
+      file: classifier.json, or that of another question, in the folder of a run whose own record is in the ledger.
+      name: of the new file, behind classifier_; the experiment's and what tells the question from the usual one
+        unless given, so that a second run of the experiment needs another.
+
+    Raises:
+      UserError: another file, a run that is not in the ledger, uncommitted source, the name of another record.
+    """
+    record = _found(file, folder, "scripts/evaluate_classifier.py", CLASSIFIER, allow_changes)
+    path = folder / f"classifier_{name or record['name'] + file.stem.removeprefix('classifier')}.json"
+    if path.exists() and path.stem not in read_classifiers(folder):
+        raise UserError(f"{path} is another kind of record: give another --name")
+    folders.write_text(path, json.dumps(record | {"note": note}, indent=2, allow_nan=False) + "\n")
+    return path
+
+
+def _found(file, folder, script, fields, allow_changes):
+    """What a script wrote of a run that is in the ledger, with a command that holds for every machine."""
     record = _read(file)
-    if missing := [field for field in OUTLIERS if field not in record]:
-        raise UserError(f"{file} is not from scripts/detect_outliers.py: it has no field {missing[0]!r}")
+    if missing := [field for field in fields if field not in record]:
+        raise UserError(f"{file} is not from {script}: it has no field {missing[0]!r}")
     digests = {r["params_sha256"] for r in read_records(folder).values()}
     if record["params_sha256"] not in digests:
         raise UserError(f"{file} is of a run that the ledger does not have: `ledger.py add {file.parent}` first")
     _check(file.parent, record, allow_changes)
-    path = folder / f"outliers_{record['name']}_{file.stem.removeprefix('outliers_')}.json"
-    here = re.sub(r"--workdir=('[^']*'|\S+)", f"--workdir=runs/{record['name']}", record["command"])
-    claim = {"paper_auroc": paper_auroc, "note": note, "command": here}
-    folders.write_text(path, json.dumps(record | claim, indent=2, allow_nan=False) + "\n")
-    return path
+    here = re.sub(r"--workdir[= ]('[^']*'|\S+)", f"--workdir=runs/{record['name']}", record["command"])
+    return record | {"command": here}
 
 
 def _chosen(record, figure):
@@ -156,7 +165,8 @@ def _chosen(record, figure):
         names = ", ".join(lines) or "none"
         raise UserError(f"--figure={figure}: for a run without a likelihood, one of its diagnostics ({names})")
     line = {name: lines[figure][name] for name in ("value", "standard_error")}
-    return line | {"unit": f"({figure})", "num_examples": record.get("num_compared", record["num_examples"])}
+    num = lines[figure].get("num_examples", record["num_examples"])
+    return line | {"unit": f"({figure})", "num_examples": num}
 
 
 def _check(run, record, allow_changes):
@@ -178,7 +188,8 @@ def command(name: str, run: pathlib.Path) -> str:
 def pages(root: pathlib.Path) -> dict[pathlib.Path, str]:
     """{path: text} of the files that hold tables, as they should be."""
     configs, records = experiments(), read_records(root / "results")
-    wanted = {root / "docs" / "results.md": results_page(configs, records, read_outliers(root / "results"))}
+    others = read_outliers(root / "results"), read_classifiers(root / "results")
+    wanted = {root / "docs" / "results.md": results_page(configs, records, *others)}
     readme = root / "README.md"
     if readme.exists() and any(marker in readme.read_text("utf-8") for marker in README_MARKERS):
         wanted[readme] = _between_markers(readme, models_table(configs, records))
@@ -200,7 +211,10 @@ def write(root: pathlib.Path) -> list[pathlib.Path]:
 
 
 def results_page(
-    configs: Mapping[str, ConfigDict], records: Mapping[str, dict], outliers: Mapping[str, dict] | None = None
+    configs: Mapping[str, ConfigDict],
+    records: Mapping[str, dict],
+    outliers: Mapping[str, dict] | None = None,
+    classifiers: Mapping[str, dict] | None = None,
 ) -> str:
     """docs/results.md: every record with its provenance, every experiment without one, and how to repeat each run."""
     head = ("config", "data", "figure", "bound", "paper", "status", "steps", "seed")
@@ -208,33 +222,21 @@ def results_page(
     for name, config in configs.items():
         runs = _runs(name, records)
         rows += [_result_row(record) for record in runs.values()] or [_expected_row(name, config)]
-    repeats = [f"* `{record['command']}`{_note(record)}" for record in records.values()]
+    repeats = [f"* `{record['command']}`{ledger_tables.note(record)}" for record in records.values()]
     section = ["", "## To repeat a run", "", *repeats] if repeats else []
-    return "\n".join([INTRODUCTION, *_table(rows), *outlier_section(outliers or {}), *section, ""])
-
-
-def outlier_section(records: Mapping[str, dict]) -> list[str]:
-    """Lines of Markdown: how well each score of a run tells another data set from its own."""
-    head = ("config", "outliers", "examples of each", "score", "AUROC", "AUPRC", "FPR80", "paper's AUROC")
-    rows = [(*head, "draws of L", "draws of L>k", "levels below", "seed", "revision")]
-    for r in records.values():
-        for score, found in r["scores"].items():
-            auroc = "{value:.4f} [{low:.4f}, {high:.4f}]".format(**found["auroc"])
-            others = (f"{found[name]['value']:.4f}" for name in ("auprc", "fpr80"))
-            compared = r["paper_auroc"] is not None and score.startswith(RATIOS)
-            published = f"{r['paper_auroc']:g}" if compared else UNKNOWN
-            how = (*(str(r[name]) for name in ("samples", "samples_above", "lower", "seed")), r["git_revision"][:10])
-            sets = (f"`{r['name']}`", r["outliers"], f"{r['num_examples']:,}")
-            rows.append((*sets, score, auroc, *others, published, *how))
-    notes = [f"* `{r['name']}`, {r['outliers']}{_note(r)}" for r in records.values() if r["note"]]
-    return ["", "## Outliers", "", OUTLIERS_INTRODUCTION, "", *_table(rows), *["", *notes] * bool(notes)] * bool(
-        records
-    )
+    others = ledger_tables.outlier_section(outliers or {}) + ledger_tables.classifier_section(classifiers or {})
+    return "\n".join([ledger_tables.INTRODUCTION, *ledger_tables.table(rows), *others, *section, ""])
 
 
 def read_outliers(folder: pathlib.Path) -> dict[str, dict]:
     """What `add_outliers` wrote, by file name, sorted."""
     return {path.stem: _read(path) for path in sorted(folder.glob("outliers_*.json"))}
+
+
+def read_classifiers(folder: pathlib.Path) -> dict[str, dict]:
+    """What `add_classifier` wrote, by file name, sorted; a record of a run may begin with the same word."""
+    files = {path.stem: _read(path) for path in sorted(folder.glob("classifier_*.json"))}
+    return {stem: record for stem, record in files.items() if "calibration" in record}
 
 
 def models_table(configs: Mapping[str, ConfigDict], records: Mapping[str, dict]) -> str:
@@ -245,7 +247,7 @@ def models_table(configs: Mapping[str, ConfigDict], records: Mapping[str, dict])
             figures = (_figure(record), _published(record), record["status"]) if record else _expectation(config)
             other_data = f", {record['data']}" if record and record["data"] != config.data.name else ""
             rows.append((_year(config.paper), _linked(config.paper), f"`{name}`{other_data}", *figures))
-    return "\n".join(_table([head, *sorted(rows, key=lambda row: (row[0], row[2]))]))
+    return "\n".join(ledger_tables.table([head, *sorted(rows, key=lambda row: (row[0], row[2]))]))
 
 
 def _runs(name, records):
@@ -254,7 +256,6 @@ def _runs(name, records):
 
 def _result_row(r):
     best = f" (best {r['best_step']:,})" if r["best_step"] != r["steps"] else ""
-    revision = (r["git_revision"][:10] + "+changes" * r["git_revision"].endswith("+changes")) or "unknown"
     return (
         f"`{r['name']}`",
         f"{r['data']}, {r['split']} ({r['num_examples']:,})",
@@ -264,7 +265,7 @@ def _result_row(r):
         r["status"],
         f"{r['steps']:,}{best}",
         str(r["seed"]),
-        revision,
+        ledger_tables.revision(r),
         r["hardware"],
         str(timedelta(seconds=round(r["wall_seconds"]))),
         f"`{r['params_sha256'][:12]}`",
@@ -273,7 +274,15 @@ def _result_row(r):
 
 def _expected_row(name, config):
     figure, expected, status = _expectation(config)
-    return (f"`{name}`", f"{config.data.name}, test", figure, UNKNOWN, expected, status, *[UNKNOWN] * 6)
+    return (
+        f"`{name}`",
+        f"{config.data.name}, test",
+        figure,
+        UNKNOWN,
+        expected,
+        status,
+        *[UNKNOWN] * 6,
+    )
 
 
 def _expectation(config):
@@ -295,10 +304,6 @@ def _published(record):
     return UNKNOWN if record["paper_value"] is None else f"{record['paper_value']:g} {record['unit']}"
 
 
-def _note(record):
-    return f": {record['note']}" if record["note"] else ""
-
-
 def _year(paper):
     match = re.search(r"\((\d{4})\)", paper)
     return match.group(1) if match else UNKNOWN
@@ -308,11 +313,6 @@ def _linked(paper):
     """Authors and a link: 'Dinh et al. (2017), arXiv:1605.08803' without its year."""
     without_year = re.sub(r" ?\(\d{4}\)", "", paper)
     return re.sub(r"arXiv:([\w./-]*\w)", r"[arXiv:\1](https://arxiv.org/abs/\1)", without_year) or UNKNOWN
-
-
-def _table(rows):
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return [lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]
 
 
 def _between_markers(path, table):

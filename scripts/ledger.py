@@ -5,6 +5,7 @@ Examples:
     python scripts/ledger.py --check          exit with status 1 where they are out of date
     python scripts/ledger.py add runs/glow_cifar10 --status=reproduced --paper_value=3.35 --paper_source="table 2"
     python scripts/ledger.py add_outliers runs/hvae_fashion_mnist/outliers_mnist.json --paper_auroc=0.984
+    python scripts/ledger.py add_classifier runs/jem_digits/classifier.json
 """
 
 import argparse
@@ -30,6 +31,9 @@ def main() -> int:
     if arguments.action == "add_outliers":
         fields = {name: value for name, value in vars(arguments).items() if name not in ("action", "check", "file")}
         print(ledger.add_outliers(arguments.file, ROOT / "results", **fields))
+    if arguments.action == "add_classifier":
+        fields = {name: value for name, value in vars(arguments).items() if name not in ("action", "check", "file")}
+        print(ledger.add_classifier(arguments.file, ROOT / "results", **fields))
     for path in ledger.write(ROOT):
         print(path)
     return 0
@@ -54,6 +58,11 @@ def parser() -> argparse.ArgumentParser:
     outliers.add_argument("--paper_auroc", type=float, help="the published figure")
     outliers.add_argument("--note", default="", help="one sentence for the reader of the table")
     outliers.add_argument("--allow_changes", action="store_true", help="take a run of source that is not committed")
+    classifier = actions.add_parser("add_classifier", help="copy what scripts/evaluate_classifier.py wrote")
+    classifier.add_argument("file", type=Path, help="classifier.json in a run folder")
+    classifier.add_argument("--note", default="", help="one sentence for the reader of the table")
+    classifier.add_argument("--name", default="", help="of the file in results/ (the experiment's name)")
+    classifier.add_argument("--allow_changes", action="store_true", help="take a run of source that is not committed")
     return parser
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
-from genflow import classify, cli
+from genflow import classify, cli, summary
 from genflow.analysis import calibration
 from genflow.analysis.logits import each, input_scores, log_density, margin
 from genflow.analysis.outliers import detection
@@ -278,15 +278,17 @@ def test_two_runs_stand_side_by_side(runs, monkeypatch, capsys):
     monkeypatch.setattr(
         classify, "detection", lambda a, b, *rest: numbers.add((len(a), len(b))) or original(a, b, *rest)
     )
-    question = Question((outliers,), 100, {"linf": (0.1, 0.02), "l2": ()}, 40, 5, num_resamples=20)
-    joint, plain = evaluate_classifiers([str(path) for path in folders], question)
+    question = Question((outliers,), 100, {"linf": (0.1, 0.02), "l2": (0.5,)}, 40, 5, num_resamples=20)
+    monkeypatch.setattr(classify, "filename", lambda asked: f"all_{asked == question}")
+    joint, plain = evaluate_classifiers([str(folders[0]), "", str(folders[1]), ""], question)
     printed = capsys.readouterr().out
     for path, record in zip(folders, (joint, plain), strict=True):
-        assert json.loads((path / "classifier.json").read_text()) == record
+        assert json.loads((path / "all_True.json").read_text()) == record
+        assert str(path / "all_True.json") in printed
         assert {"params_sha256", "git_revision", "config_hash", "hardware", "seed"} <= set(record)
         assert f"{100 * record['accuracy']['value']:.2f} [" in printed
-    assert (folders[0] / "classifier.png").stat().st_size > 20_000
-    assert not (folders[1] / "classifier.png").exists()
+    assert (folders[0] / "all_True.png").stat().st_size > 20_000
+    assert not (folders[1] / "all_True.png").exists()
     assert joint["accuracy"] == plain["accuracy"]
     assert 0.85 < joint["accuracy"]["value"] < 1  # least squares
     ece = [record["calibration"]["ece"]["value"] for record in (joint, plain)]
@@ -302,7 +304,8 @@ def test_two_runs_stand_side_by_side(runs, monkeypatch, capsys):
     curve = joint["robustness"]["linf"]
     assert [row["epsilon"] for row in curve] == [0.0, 0.02, 0.1]
     assert 0.9 > curve[1]["value"] > curve[2]["value"] + 0.3
-    assert "l2" not in joint["robustness"]
+    (row,) = (line for line in printed.splitlines() if line.split()[0] == "0.5")
+    assert "/255" not in row  # an L2 radius is no number of gray levels
     for text in ("joint", "0.02 (5.1/255)", "plain: no density; log_density is its logsumexp of the logits"):
         assert text in printed
     assert "joint: no density" not in printed
@@ -327,8 +330,12 @@ def test_runs_and_numbers_that_do_not_fit_are_refused(runs):
     for message, changed in cases.items():
         with pytest.raises(UserError, match=message):
             check_runs([path, path], [other, trained._replace(experiment=changed)])
+    one = trained._replace(experiment=tested(select(own, np.arange(1))))
+    with pytest.raises(UserError, match="digits has 1 test example: figures with intervals need 2 or more"):
+        check_runs([path], [one])
     questions = {
         "--num=-1 must be 0 at least": Question(num=-1),
+        "--num=1: figures with intervals need 2 test examples or more": Question(num=1),
         "--num_steps=0 must be 1": Question(num_steps=0),
         "--resamples=0": Question(num_resamples=0),
         r"--epsilons=0\.1,-0\.1: expected radii above zero": Question(epsilons={"linf": (0.1, -0.1)}),
@@ -340,6 +347,80 @@ def test_runs_and_numbers_that_do_not_fit_are_refused(runs):
             check_question(question)
     with pytest.raises(UserError, match="expected run folders, each once"):
         evaluate_classifiers([str(path), str(path)])
+    with pytest.raises(UserError, match="expected run folders"):
+        evaluate_classifiers(["", ""])
+
+
+QUICK = Question(num=20, epsilons={}, num_resamples=2)
+
+
+def test_a_run_that_fails_leaves_the_file_of_the_one_before(runs, monkeypatch):
+    (first, one), (second, other) = runs.items()
+    broken = {"model": other.params["model"] | {"scale": jnp.float32(np.nan)}}
+    loaded = {first: one, second: other._replace(params=broken)}
+    monkeypatch.setattr(classify, "load_trained", lambda path, defaults: loaded[path])
+    with pytest.raises(UserError, match="the run has diverged"):
+        evaluate_classifiers([str(first), str(second)], QUICK)
+    name = f"{classify.filename(QUICK)}.json"
+    assert json.loads((first / name).read_text())["run"] == "joint"
+    assert not (second / name).exists()
+
+
+NAMES = {
+    "classifier": Question(),
+    "classifier_num_100": Question(num=100),
+    "classifier_outliers_kmnist_array_a_b.npz": Question(("kmnist", "array:/a/b.npz")),
+    "classifier_attacked_40_seed_3": Question(attacked=40, seed=3),
+    "classifier_linf_0.1_0.05": Question(epsilons=Question().epsilons | {"linf": (0.1, 0.05)}),
+    "classifier_linf_none_l2_2": Question(epsilons={"linf": (), "l2": (2.0,)}),
+    "classifier_num_20_num_resamples_2_linf_none_l2_none": QUICK,
+}
+
+
+def test_another_question_has_another_file():
+    assert {classify.filename(question): question for question in NAMES.values()} == NAMES
+    long = [Question((f"folder:/{'a' * 300}/{i}",), num=7) for i in range(2)]
+    names = [classify.filename(question) for question in long]
+    assert names[0] != names[1]
+    assert all(name.startswith("classifier_outliers_folder_a") and len(name) < 150 for name in names)
+    given = {name: value for name, value in Question()._asdict().items() if not isinstance(value, int)}
+    for name, value in Question()._asdict().items():
+        if name not in given:
+            assert classify.filename(Question(**{name: value + 2})) == f"classifier_{name}_{value + 2}"
+
+
+@pytest.mark.parametrize("limit", [0, 50])
+def test_the_end_of_training_says_how_the_test_part_is_classified(runs, limit):
+    trained = next(iter(runs.values()))
+    config = trained.experiment.config.copy_and_resolve_references()
+    config.eval.max_examples = limit
+    trained = trained._replace(experiment=trained.experiment._replace(config=config))
+    part = trained.experiment.evaluation["test"]
+    if limit:
+        part = select(part, np.arange(limit))
+    z = each(trained.experiment.model.classify, trained.params, {}, part, 64)
+    figures = calibration.figures(z, part.arrays["label"])
+    found = summary.diagnostics(trained)
+    assert found["diagnostics_heading"] == f"Classification, on {limit or 360} test examples"
+    accuracy, entropy = found["diagnostics"]
+    assert accuracy["num_examples"] == entropy["num_examples"] == (limit or 360)
+    assert (accuracy["name"], entropy["name"]) == ("test accuracy of p(y | x)", "test cross-entropy of p(y | x), nats")
+    assert accuracy["value"] == pytest.approx(figures["accuracy"].value)
+    p = accuracy["value"]
+    assert accuracy["standard_error"] == pytest.approx(np.sqrt(p * (1 - p) / (limit or 360)))
+    assert entropy["value"] == pytest.approx(figures["cross_entropy"].value, rel=1e-5)
+    half = (figures["cross_entropy"].high - figures["cross_entropy"].low) / 2
+    assert entropy["standard_error"] == pytest.approx(half / 1.959964, rel=1e-4)
+    broken = {"model": trained.params["model"] | {"scale": jnp.float32(np.nan)}}
+    lines = summary.diagnostics(trained._replace(params=broken))["diagnostics"]
+    assert [line["value"] for line in lines] == [None, None]
+
+
+def test_one_example_has_no_standard_error_of_its_cross_entropy():
+    found = calibration.diagnostics(np.array([[0.0, 1.0]]), np.array([1]))
+    (right, _), (nats, error) = found.values()
+    assert (right, nats) == (1.0, pytest.approx(np.log1p(np.exp(-1))))
+    assert np.isnan(error)
 
 
 def test_a_run_that_diverged_is_told(runs):

@@ -37,8 +37,8 @@ EVALUATED = (
 DRAWN = ("synthetic:", "target:", "trajectories:")
 RECORD = set(
     "name paper expect command config_hash model receptive_field data bound unit split num_examples value "
-    "standard_error baselines validation steps best_step importance_samples seed git_revision versions hardware "
-    "wall_seconds seconds images_per_second skipped_updates rollbacks nonfinite_samples diagnostics "
+    "standard_error abilities baselines validation steps best_step importance_samples seed git_revision versions "
+    "hardware wall_seconds seconds images_per_second skipped_updates rollbacks nonfinite_samples diagnostics "
     "diagnostics_heading params_sha256 num_parameters created_utc".split()
 )
 TRAIN_ROW = {"step", "split", "time_utc", "loss", "grad_norm", "skipped", "skipped_in_a_row", "images_per_second"}
@@ -288,6 +288,11 @@ def check_table(record, folder, out):
         assert f"{line['name']} " in out
     if record["bound"] == "none":
         assert "no likelihood" in out
+        report, refused = (folder / "report.html").read_text("utf-8"), "sample" not in record["abilities"]
+        assert ("--mode=sample" not in report) == ("no samples" in out) == refused
+        script = "python scripts/evaluate_classifier.py --workdir="
+        assert (script in report) == ("classify" in record["abilities"])
+        assert not refused or script in out
     else:
         figure = rf"{record['value']:.4f} \+- {record['standard_error']:.4f}"
         assert re.search(rf"^  {re.escape(record['name'])} \(this run\) .* {figure}$", out, re.MULTILINE)
@@ -298,9 +303,10 @@ def check_table(record, folder, out):
 def check_diagnostics(config, record, folder, out):
     found = {line["name"]: line["value"] for line in record["diagnostics"]}
     has_latents, has_terms = "KL, nats" in found, f"decoder, {record['unit']}" in found
-    is_compared = bool(config.eval.num_samples)
+    is_compared, classifies = bool(config.eval.num_samples), config.model.name in ("classifier", "jem")
     has_target, has_partition = hasattr(config.model, "target"), any(name.startswith("log Z by ") for name in found)
-    assert bool(found) == (has_target or has_latents or has_terms or has_partition or is_compared)
+    assert bool(found) == (has_target or has_latents or has_terms or has_partition or is_compared or classifies)
+    assert {"test accuracy of p(y | x)", "test cross-entropy of p(y | x), nats"} <= set(found) or not classifies
     assert has_partition == (config.model.name == "rbm")
     assert has_terms == (config.model.name == "ddpm") == (folder / "samples" / "terms_of_the_bound.png").is_file()
     assert has_latents == any(hasattr(config.model, name) for name in ("beta", "latent_dims", "latents"))
@@ -308,6 +314,8 @@ def check_diagnostics(config, record, folder, out):
     assert ("Importance weights" in report) == has_target
     assert ("Partition function" in report) == has_partition
     assert ("Samples beside test data, 16 each" in report) == is_compared
+    assert ("Classification, on 16 test examples" in report) == classifies
+    assert not found or f"\n{record['diagnostics_heading']}\n" in out
     assert ("Latent variables, on 16 test examples" in report) == has_latents
     for name, value in found.items():
         shown = f"{value:.0f}" if value == int(value) else f"{value:.4f}"

@@ -29,7 +29,7 @@ LAYERS = (
     ("pictures",),
     ("summary",),
     ("bounds", "detect", "estimate", "quality", "train", "use"),
-    ("classify", "cli"),
+    ("classify", "cli", "ledger_tables"),
     ("benchmark", "ledger"),
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}

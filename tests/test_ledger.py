@@ -174,3 +174,130 @@ def test_outlier_scores_join_the_ledger_after_their_run(run, tmp_path):
     file.write_text(json.dumps({"name": "glow_digits"}))
     with pytest.raises(UserError, match="is not from scripts/detect_outliers.py: it has no field 'command'"):
         ledger.add_outliers(file, results)
+
+
+FIGURE = {"value": 0.91234, "low": 0.89, "high": 0.93}
+SCORES = ("log_density", "confidence", "approximate_mass")
+CLASSIFIED = {name: RECORD[name] for name in ("name", "data", "split", "git_revision", "params_sha256")} | {
+    "num_examples": 360,
+    "accuracy": FIGURE,
+    "calibration": {"ece": {"value": 0.04567, "if_calibrated": {"mean": 0.0211, "limit": 0.0333}}},
+    "tempered": {"temperature": 1.5, "calibration": {"ece": {"value": 0.019, "if_calibrated": {"limit": 0.03}}}},
+    "outliers": {},
+    "robustness": {"num_examples": 100, "num_steps": 20, "restarts": 2},
+    "density": "energy",
+    "seed": 9,
+    "train_seed": 1,
+}
+
+
+def classified(run, stem="classifier", **fields):
+    """What scripts/evaluate_classifier.py wrote."""
+    command = f"python scripts/evaluate_classifier.py --workdir '{run},{run}-2' --num=360"
+    path = run / f"{stem}.json"
+    path.write_text(json.dumps(CLASSIFIED | {"command": command} | fields))
+    return path
+
+
+def classifier_rows(results):
+    page = ledger.results_page(ledger.experiments(), {}, {}, ledger.read_classifiers(results))
+    section = page.partition("## Classifiers")[2]
+    return section, rows_of(section, "| `glow_digits`")
+
+
+def test_classifiers_join_the_ledger_after_their_run(run, tmp_path):
+    results = tmp_path / "results"
+    file = classified(run)
+    with pytest.raises(UserError, match="is of a run that the ledger does not have"):
+        ledger.add_classifier(file, results)
+    ledger.add(run, results, "measured")
+    path = ledger.add_classifier(file, results, "A tenth | of the steps.")
+    assert path.name == "classifier_glow_digits.json"
+    told = json.loads(path.read_text())["command"]
+    assert told == "python scripts/evaluate_classifier.py --workdir=runs/glow_digits --num=360"
+    section, rows = classifier_rows(results)
+    assert rows == [
+        "| `glow_digits` | digits, test (360) | 1 | 91.23 [89.00, 93.00] | 4.57 | 2.11 (95 %: < 3.33) "
+        "| 1.90 (T = 1.500) | 0123456789 | `fedcba987654` |"
+    ]
+    assert f"* `{told}`: A tenth | of the steps." in section
+    assert set(ledger.read_records(results)) == {"glow_digits"}
+    for revision in ("", REVISION + "+changes"):
+        with pytest.raises(UserError, match="--allow_changes"):
+            ledger.add_classifier(classified(run, git_revision=revision), results)
+    ledger.add_classifier(classified(run, git_revision=REVISION + "+changes"), results, allow_changes=True)
+    assert "| 0123456789+changes |" in classifier_rows(results)[1][0]
+    assert "## Classifiers" not in ledger.results_page(ledger.experiments(), {}, {}, {})
+    assert "## Classifiers" in ledger.pages(tmp_path)[tmp_path / "docs" / "results.md"]
+
+
+def test_outliers_and_attacks_of_classifiers_have_tables_of_their_own(run, tmp_path):
+    results = tmp_path / "results"
+    ledger.add(run, results, "measured")
+    scores = {"num_examples": 50} | {
+        score: {"auroc": {"value": i / 10, "low": i / 10 - 0.05, "high": i / 10 + 0.05}, "auprc": FIGURE}
+        for i, score in enumerate(SCORES, 6)
+    }
+    curve = [{"epsilon": radius} | FIGURE for radius in (0.0, 8 / 255)]
+    file = classified(run, "classifier_outliers_kmnist", outliers={"kmnist": scores})
+    assert ledger.add_classifier(file, results).name == "classifier_glow_digits_outliers_kmnist.json"
+    attacked = {"robustness": CLASSIFIED["robustness"] | {"linf": curve}, "tempered": None}
+    file = classified(run, "classifier_num_9", **{k: v for k, v in attacked.items() if v})
+    assert ledger.add_classifier(file, results, name="other").name == "classifier_other.json"
+    more = {"linf": [curve[0] | {"value": 0.5}], "l2": curve}
+    file = classified(run, robustness=CLASSIFIED["robustness"] | more, density="logsumexp of the logits")
+    ledger.add_classifier(file, results)
+    assert len(ledger.read_classifiers(results)) == 3
+    section, rows = classifier_rows(results)
+    (auroc,) = [row for row in rows if "kmnist" in row]
+    assert auroc == (
+        "| `glow_digits` | 1 | kmnist | 50 | energy | 0.6000 [0.5500, 0.6500] | 0.7000 [0.6500, 0.7500] "
+        "| 0.8000 [0.7500, 0.8500] |"
+    )
+    assert rows_of(section, "| config | seed | outliers")[0].endswith(
+        " | log_density | confidence | approximate_mass |"
+    )
+    heads = rows_of(section, "| config | seed | attacked")
+    assert [head.split(" | ")[5:] for head in heads] == [["0", "0.03137 |"], ["0", "0.03137 |"]]
+    shown = "91.23 [89.00, 93.00]"
+    steps = "| `glow_digits` | 1 | 100 | 20 | 2 |"
+    found = [row for row in rows if row.startswith(steps)]
+    assert found == [
+        f"{steps} 50.00 [89.00, 93.00] | – |",
+        f"{steps} {shown} | {shown} |",
+        f"{steps} {shown} | {shown} |",
+    ]
+    assert section.index("L-infinity balls") < section.index("L2 balls")
+
+
+def test_a_classifier_without_a_validation_part_has_no_temperature(run, tmp_path):
+    ledger.add(run, tmp_path, "measured")
+    file = classified(run)
+    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "tempered"}))
+    ledger.add_classifier(file, tmp_path)
+    assert "| 2.11 (95 %: < 3.33) | – | 0123456789 |" in classifier_rows(tmp_path)[1][0]
+
+
+def test_only_files_of_that_script_are_taken_as_classifiers(run, tmp_path):
+    ledger.add(run, tmp_path, "measured", name="classifier_mine")
+    assert ledger.read_classifiers(tmp_path) == {}
+    with pytest.raises(UserError, match=r"is not from scripts/evaluate_classifier\.py: it has no field 'command'"):
+        ledger.add_classifier(run / "record.json", tmp_path)
+    ledger.add_classifier(classified(run), tmp_path, name="mine-2")
+    with pytest.raises(UserError, match=r"classifier_mine\.json is another kind of record: give another --name"):
+        ledger.add_classifier(classified(run), tmp_path, name="mine")
+
+
+def test_a_figure_of_a_run_without_a_likelihood_is_of_as_many_examples_as_it_was_made_of(run, tmp_path):
+    line = {"name": "test accuracy of p(y | x)", "value": 0.9, "standard_error": 0.01}
+    absent = {"value": None, "standard_error": None, "num_examples": 0, "bound": "none"}
+    for num in (360, None):
+        lines = [line | ({"num_examples": num} if num else {})]
+        change(run, **absent, diagnostics=lines)
+        ledger.add(run, tmp_path, "measured", figure=line["name"])
+        (row,) = rows_of(ledger.results_page(ledger.experiments(), ledger.read_records(tmp_path)), "| `glow_digits`")
+        assert row.startswith(
+            rf"| `glow_digits` | digits, test ({num or 0}) | 0.9000 ± 0.0100 (test accuracy of p(y \| x)) |"
+        )
+    with pytest.raises(UserError, match=r"--figure=FID: .* one of its diagnostics \(test accuracy"):
+        ledger.add(run, tmp_path, "measured", figure="FID")

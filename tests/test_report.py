@@ -333,6 +333,29 @@ def test_what_the_reader_must_know_first_is_said(tmp_path, changes, sentence):
     assert sentence not in write(tmp_path).text
 
 
+WORKS = {
+    "score": "main.py --mode=eval",
+    "sample": "main.py --mode=sample",
+    "classify": "scripts/evaluate_classifier.py",
+}
+
+
+@pytest.mark.parametrize(
+    ("abilities", "wanted"),
+    [
+        (None, ["score", "sample"]),  # of a record from before there was such a field
+        (["score"], ["score"]),
+        (["sample"], ["score", "sample"]),  # without a likelihood samples are compared with data
+        (["classify"], ["classify"]),
+        (["sample", "classify"], ["score", "sample", "classify"]),
+    ],
+)
+def test_only_commands_that_work_on_the_run_are_shown(tmp_path, abilities, wanted):
+    text = write(tmp_path, make_record(**({} if abilities is None else {"abilities": abilities}))).text
+    for name, command in WORKS.items():
+        assert (f"python {command} --workdir={tmp_path}" in text) == (name in wanted)
+
+
 def test_a_figure_within_its_error_of_the_entropy_is_no_alarm():
     baselines = [{"name": sections.LIMIT, "value": 2.0}]
     assert sections.alerts(make_record(value=1.96), baselines) == []

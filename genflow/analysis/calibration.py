@@ -65,6 +65,17 @@ def figures(logits: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"], lev
     }
 
 
+def diagnostics(logits: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]) -> dict[str, tuple[float, float]]:
+    """Accuracy and cross-entropy with their standard errors, as the end of a run shows them; NaN of broken logits."""
+    names = "test accuracy of p(y | x)", "test cross-entropy of p(y | x), nats"
+    if not np.isfinite(logits).all():
+        return dict.fromkeys(names, (math.nan, math.nan))
+    n, right = len(labels), float(np.mean(logits.argmax(1) == labels))
+    nats = -log_softmax(logits)[np.arange(n), labels]
+    error = float(nats.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    return dict(zip(names, ((right, math.sqrt(right * (1 - right) / n)), (float(nats.mean()), error)), strict=True))
+
+
 def share(hits: Bool[np.ndarray, " N"], level: float = 0.95) -> Figure:
     """The share of hits, with Wilson's interval, which is not empty where all or none are.
 

@@ -218,8 +218,19 @@ def provenance(record: Mapping, workdir: Path) -> Markup:
     known = {name: record[key] for name, key in names.items() if record.get(key)}
     folder = shlex.quote(str(workdir))
     commands = [record["command"]] if record.get("command") else []
-    commands += [f"python main.py --mode={mode} --workdir={folder}" for mode in ("eval", "sample")]
+    commands += [f"python {program} --workdir={folder}" for program in _programs(record)]
     return section("Provenance", pairs(known, kind="pairs provenance"), element("pre", "\n".join(commands)))
+
+
+def _programs(record):
+    """Those that work on such a run; a record that does not say so is of a model with a likelihood and samples."""
+    able = set(record.get("abilities", ("score", "sample")))
+    needs = {
+        "main.py --mode=eval": {"score", "sample"},
+        "main.py --mode=sample": {"sample"},
+        "scripts/evaluate_classifier.py": {"classify"},
+    }
+    return [program for program, one_of in needs.items() if able & one_of]
 
 
 def is_finite(value: float | None) -> bool:
