@@ -17,7 +17,8 @@ def get_config(arg=""):
     c.data.binarize = "threshold"
     c.data.batch_size = 100
     c.model.update(name="rbm", hidden=16, visible="bernoulli", gibbs_steps=1, persistent=True, centering=True)
-    c.model.update(offset_rate=0.01, weight_std=0.05, noise_std=1.0, sample_steps=1_000, ais_chains=100, ais_steps=1_000)
+    c.model.update(offset_rate=0.01, weight_std=0.05, noise_std=1.0)
+    c.model.update(sample_steps=1_000, ais_chains=100, ais_steps=1_000)
     c.optimizer.name = "sgd"
     c.optimizer.learning_rate = 0.05
     c.optimizer.b1 = 0.0

@@ -27,7 +27,8 @@ def get_config(arg=""):
     c.data.batch_size = 100
     c.data.validation = 0.0
     c.model.update(name="rbm", hidden=500, visible="bernoulli", gibbs_steps=1, persistent=True, centering=True)
-    c.model.update(offset_rate=0.01, weight_std=0.01, noise_std=1.0, sample_steps=1_000, ais_chains=100, ais_steps=14_500)
+    c.model.update(offset_rate=0.01, weight_std=0.01, noise_std=1.0)
+    c.model.update(sample_steps=1_000, ais_chains=100, ais_steps=14_500)
     c.optimizer.name = "sgd"
     c.optimizer.learning_rate = 0.01
     c.optimizer.b1 = 0.0
