@@ -4,7 +4,7 @@ Prints a table, writes classifier.json into each run folder and classifier.png i
 
 Examples:
     python scripts/evaluate_classifier.py --workdir=runs/jem_digits
-    python scripts/evaluate_classifier.py --workdir=runs/jem_mnist,runs/classifier_mnist --outliers=fashion_mnist
+    python scripts/evaluate_classifier.py --workdir=runs/jem_mnist,runs/wrn_mnist --outliers=fashion_mnist
     python scripts/evaluate_classifier.py --workdir=runs/jem_cifar10 --epsilons=2/255,8/255 --attacked=200
 """
 
