@@ -9,13 +9,14 @@ import jax
 import numpy as np
 
 from genflow import workdir as folders
-from genflow.analysis import judge
+from genflow.analysis import judge, partition
 from genflow.analysis.completion import can_complete
 from genflow.analysis.parzen import CAVEAT
 from genflow.data.text import encode
 from genflow.errors import UserError
-from genflow.evaluate import completer, nonfinite, unit
+from genflow.evaluate import completer, in_unit, nonfinite, normalized, unit
 from genflow.evaluate import sampler as drawer
+from genflow.experiment import evaluation_key
 from genflow.pictures import save
 from genflow.summary import finite, part_scores
 from genflow.trained import load_trained
@@ -71,13 +72,24 @@ def evaluate_run(
 
 
 def _scores(trained, seed):
-    """The figures of the parts, printed and as eval_seed_N.json has them."""
-    experiment, scores = trained.experiment, part_scores(trained, seed)
+    """The figures of the parts and the partition functions that they rest on, printed and as eval_seed_N.json has them.
+
+    Estimates of log Z are drawn anew with the seed, as the noise of evaluation is.
+    """
+    experiment = trained.experiment
+    run = experiment.model, trained.params, trained.state
+    trained = trained._replace(state=normalized(*run, evaluation_key(experiment, seed)))
+    scores = part_scores(trained, seed)
     result = {"unit": unit(experiment.spec), "bound": experiment.model.bound}
     for part, s in scores.items():
         result[part] = {"value": s.value, "standard_error": finite(s.standard_error), "num_examples": s.num_examples}
         figure = f"{s.value:.4f} +- {s.standard_error:.4f} {result['unit']}"
         print(f"{part:<12}{figure} ({result['bound']}, {s.num_examples} examples)")
+    if experiment.model.energy_based is not None and "test" in scores:
+        known = trained.state, scores["test"], lambda nats: in_unit(experiment.spec, nats)
+        figures = partition.diagnostics(experiment.model, *known)
+        result["partition"] = {name: {"value": v, "standard_error": finite(e)} for name, (v, e) in figures.items()}
+        print(*(f"  {name:<38}{value:.4f} +- {error:.4f}" for name, (value, error) in figures.items()), sep="\n")
     return result
 
 

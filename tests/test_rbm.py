@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from genflow import cli, train, use
 from genflow.core import Spec
 from genflow.errors import UserError
 from genflow.models import build, harmonium
@@ -287,6 +288,20 @@ def test_training_raises_the_likelihood_of_bars():
     before, after = nats(params, state), nats(*trained(params, state))
     assert before > 4.0
     assert 2 * np.log(2) - 0.1 < after < 2.2  # from above the entropy of two fair rows, as this sample has them
+
+
+def test_evaluation_with_another_seed_estimates_log_z_anew_and_tells_all_estimates(tmp_path, capsys):
+    fields = {"train.num_steps": "2", "eval.baselines": "false", "eval.every": "0", "sample.num": "2"}
+    train.train(cli.load_config("configs/rbm_mnist.py:debug", fields), str(tmp_path))
+    first, again, other = (use.evaluate_run(str(tmp_path), seed) for seed in (0, 0, 1))
+    assert first == again
+    names = {"log Z by forward AIS (nats)", "log Z by reverse AIS (nats)", "test score by reverse AIS"}
+    assert names <= set(first["partition"])
+    out = capsys.readouterr().out
+    assert all(name in out for name in names)
+    for name in names:
+        assert first["partition"][name]["value"] != other["partition"][name]["value"]
+    assert first["test"]["value"] == pytest.approx(first["partition"]["test score by forward AIS"]["value"])
 
 
 @pytest.mark.parametrize(
