@@ -4,8 +4,8 @@ The protocol of PyDeep's tutorial: all 60,000 training images, batches of 100, o
 sweep a step, 200 epochs at a learning rate of 0.01. log Z by annealed importance sampling is optimistic; the record
 has the reverse walk beside it, and the truth lies between the two as far as the walk back begins at draws of the model.
 
-With 16 hidden units log Z is a sum over 65,536 states, and the likelihood exact (50 epochs: 142.65 nats centered, 145.96
-not; 142.56 and 149.05 in the tutorial):
+With 16 hidden units log Z is a sum over 65,536 states, and the likelihood exact. 50 epochs give 142.65 nats centered,
+145.96 not; 142.56 and 149.05 in the tutorial:
   python main.py --config=configs/rbm_mnist.py --config.model.hidden=16 --config.model.weight_std=0.2
     --config.train.num_steps=30000
   and --config.model.centering=False beside that.
