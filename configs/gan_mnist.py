@@ -2,8 +2,8 @@
 
 What was published in 2014, a non-saturating loss with maxout, dropout and SGD, did not train here: with the official
 code's settings the discriminator told everything apart within 400 steps and the generator died; with Adam every sample
-was the same image after 10,000. This is the Wasserstein loss with a gradient penalty (Gulrajani et al. 2017,
-arXiv:1704.00028) on ReLU layers, which does train. The settings of 2014:
+was the same image after 10,000 (trials without a record). This is the Wasserstein loss with a gradient penalty
+(Gulrajani et al. 2017, arXiv:1704.00028) on ReLU layers, which does train. The settings of 2014:
   --config.model.loss=non_saturating --config.model.gradient_penalty=0 --config.model.pieces=5
   --config.model.widths='(1200,1200)' --config.model.discriminator_widths='(240,240)' --config.model.dropout_input=0.2
   --config.model.dropout=0.5 --config.model.generator_init=0.05 --config.model.discriminator_init=0.005

@@ -236,12 +236,8 @@ def test_gaussian_units_are_standardized_and_their_density_is_that_of_the_data()
     np.testing.assert_allclose(np.asarray(state["scale"]), 0.5 * np.asarray(x).std(), rtol=1e-5)
 
 
-def test_gaussian_units_learn_images_with_constant_pixels():
-    spec = Spec("blinking", (2, 3, 1), 5)
-    on = jax.random.bernoulli(jax.random.key(0), 0.5, (64, 1, 1, 1))
-    x = (4 * on * jnp.array([[1, 1, 1], [0, 0, 0]])[..., None]).astype(jnp.uint8)
-    model = build({"name": "rbm", "hidden": 4, "visible": "gaussian", "noise_std": 0.3}, spec)
-    params, state = model.init(jax.random.key(1), {"x": x})
+def nats_before_and_after(model, params, state, x, rate, num_steps):
+    """The exact likelihood of x, which contrastive divergence never sees, at the start and after some steps."""
 
     def nats(params, state):
         state = model.energy_based.normalize(params, state, jax.random.key(0))
@@ -254,38 +250,33 @@ def test_gaussian_units_learn_images_with_constant_pixels():
             grads, (state, _) = jax.grad(model.losses["model"], has_aux=True)(
                 params, state, jax.random.fold_in(jax.random.key(6), i), {"x": x}
             )
-            return jax.tree.map(lambda a, g: a - 0.02 * g, params, grads), state
+            return jax.tree.map(lambda a, g: a - rate * g, params, grads), state
 
-        return jax.lax.fori_loop(0, 1_000, one, (params, state))
+        return jax.lax.fori_loop(0, num_steps, one, (params, state))
 
-    before, after = nats(params, state), nats(*trained(params, state))
+    return nats(params, state), nats(*trained(params, state))
+
+
+def test_gaussian_units_learn_images_with_constant_pixels():
+    spec = Spec("blinking", (2, 3, 1), 5)
+    on = jax.random.bernoulli(jax.random.key(0), 0.5, (64, 1, 1, 1))
+    x = (4 * on * jnp.array([[1, 1, 1], [0, 0, 0]])[..., None]).astype(jnp.uint8)
+    model = build({"name": "rbm", "hidden": 4, "visible": "gaussian", "noise_std": 0.3}, spec)
+    params, state = model.init(jax.random.key(1), {"x": x})
+
+    before, after = nats_before_and_after(model, params, state, x, 0.02, 1_000)
     assert np.isfinite(after)
     assert after < before - 10
 
 
 def test_training_raises_the_likelihood_of_bars():
-    """Images of whole rows: the exact likelihood, which contrastive divergence never sees."""
+    """Images of whole rows."""
     model, params, state, _ = machine(weight_std=0.05, offset_rate=0.05)
     rows = jax.random.bernoulli(jax.random.key(5), 0.5, (64, 2, 1, 1))
     x = jnp.broadcast_to(rows, (64, *BINARY.shape)).astype(jnp.uint8)
     state = model.init(jax.random.key(0), {"x": x})[1]
 
-    @jax.jit
-    def trained(params, state):
-        def one(i, carry):
-            params, state = carry
-            grads, (state, _) = jax.grad(model.losses["model"], has_aux=True)(
-                params, state, jax.random.fold_in(jax.random.key(6), i), {"x": x}
-            )
-            return jax.tree.map(lambda a, g: a - 0.05 * g, params, grads), state
-
-        return jax.lax.fori_loop(0, 1_500, one, (params, state))
-
-    def nats(params, state):
-        state = model.energy_based.normalize(params, state, jax.random.key(0))
-        return -float(model.log_prob(params, state, None, {"x": x}).mean())
-
-    before, after = nats(params, state), nats(*trained(params, state))
+    before, after = nats_before_and_after(model, params, state, x, 0.05, 1_500)
     assert before > 4.0
     assert 2 * np.log(2) - 0.1 < after < 2.2  # from above the entropy of two fair rows, as this sample has them
 
