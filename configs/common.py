@@ -16,7 +16,9 @@ CHOICES = {
     "optimizer.name": ("adam", "adamax", "sgd", "rmsprop", "lion"),
     "optimizer.schedule": ("constant", "cosine", "linear"),
     "eval.select": ("best", "last"),
+    "eval.split": ("test", "validation"),
     "compute.matmul_precision": ("float32", "tensorfloat32", "bfloat16", "default"),
+    "compute.network_precision": ("float32", "tensorfloat32", "bfloat16"),
     "model.activation": ("leaky_relu", "relu", "silu", "tanh"),
     "model.gradient": ("reparameterized", "doubly_reparameterized"),
     "model.likelihood": ("auto", "autoregressive", "bernoulli", "bound", "gaussian", "logistic", "mixture", "ode"),
@@ -147,6 +149,7 @@ def base() -> ConfigDict:
     c.eval.importance_samples = 1  # draws in the log-mean-exp of each repeat of the final score: a tighter bound
     c.eval.samples_per_call = 16  # of a latent variable model, draws that are in memory at once
     c.eval.select = "best"  # best (lowest validation loss) or last: the checkpoint that is scored and sampled
+    c.eval.split = "test"  # what a finished run is scored and shown on; validation: while choosing among runs
     c.eval.num_samples = 0  # at the end, samples that are compared with as many test examples; 0: none
     c.eval.parzen = False  # with num_samples, the Parzen window estimate too (whole numbers, a validation part)
     c.eval.baselines = True  # score uniform, independent-pixel and Gaussian baselines on the same split
@@ -169,6 +172,9 @@ def base() -> ConfigDict:
 
     c.compute = ConfigDict()
     c.compute.matmul_precision = "float32"  # of float32 matrix products and convolutions on GPU and TPU
+    c.compute.network_precision = (
+        "float32"  # inside networks: float32, tensorfloat32 or bfloat16; parameters and losses are float32
+    )
     return c
 
 

@@ -29,6 +29,7 @@ from genflow.evaluate import in_unit, unit
 from genflow.experiment import EVAL_STREAM
 from genflow.hosts import to_host
 from genflow.models.diffusion import EXACT_DIMS
+from genflow.networks.precision import network_precision
 from genflow.summary import finite
 from genflow.trained import Trained, load_trained
 
@@ -186,7 +187,8 @@ def _with_bound(trained) -> Model | None:
     if experiment.model.bound == "average":
         return experiment.model
     try:
-        return models.build(dict(experiment.config.model) | {"likelihood": "bound"}, experiment.spec)
+        with network_precision(experiment.config.compute.network_precision):
+            return models.build(dict(experiment.config.model) | {"likelihood": "bound"}, experiment.spec)
     except UserError:
         return None
 

@@ -42,6 +42,7 @@ from genflow.models.vae import vae
 from genflow.models.vdm import vdm
 from genflow.models.vdvae import vdvae
 from genflow.models.wavenet import wavenet
+from genflow.networks.precision import current_precision, network_precision
 
 MODELS = {
     "boltzmann": boltzmann,
@@ -91,12 +92,42 @@ MODELS = {
 }
 
 
+# Models whose figures rest on more than 8 or 10 bits of a network, or that have none, and why.
+FLOAT32 = {
+    **dict.fromkeys(("ffjord", "ffjord_mlp"), "an equation is solved to a tolerance below the rounding of its network"),
+    **dict.fromkeys(("residual_flow", "residual_mlp_flow"), "it is inverted by iteration, with bounds on its kernels"),
+    **dict.fromkeys(("linear_gaussian", "rbm"), "it has no network"),
+}
+
+
 def build(section: Mapping, spec: Spec) -> Model:
     """Calls the builder that a configuration's `model` section names.
 
+    Its networks have the precision of the context, `networks.precision.network_precision`, or float32. What a diffusion
+    model solves an equation in time for, likelihood, `encode` and `decode`, is float32 all the same: the rounding of a
+    network is above the solver's tolerance.
+
     Raises:
-      UserError: unknown name, unknown keyword, or a value that the builder refuses.
+      UserError: unknown name, unknown keyword, or a value that the builder refuses; a precision that the model lacks.
     """
+    precision = current_precision()
+    with network_precision("float32"):
+        model = _built(section, spec)
+    if precision == "float32":
+        return model
+    if (name := section["name"]) in FLOAT32:
+        raise UserError(f"config.compute.network_precision={precision}: {name} needs float32, because {FLOAT32[name]}")
+    narrow = _built(section, spec)
+    return _with_exact_equations(narrow, model) if model.diffusion else narrow
+
+
+def _with_exact_equations(narrow, model):
+    diffusion = narrow.diffusion._replace(ode_log_prob=model.diffusion.ode_log_prob)
+    log_prob = narrow.log_prob if model.bound == "average" else model.log_prob
+    return narrow._replace(diffusion=diffusion, log_prob=log_prob, encode=model.encode, decode=model.decode)
+
+
+def _built(section, spec):
     kwargs = dict(section)
     name = kwargs.pop("name")
     if name not in MODELS:

@@ -12,12 +12,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from genflow.core import Model, Params, Spec, sum_event
+from genflow.core import Model, Network, Params, Spec, sum_event
 from genflow.distributions import soft_clip
 from genflow.models.latent import Drawn, Gaussian, Hierarchy, Objective, Walk, latent_variable
 from genflow.models.observation import observation
 from genflow.networks import average_pool, nearest_upsample, to_channels, to_pixels
 from genflow.networks.iaf_vae import bottom_up, elu_conv, masked_convs
+from genflow.networks.precision import as_built
 
 MEMORY = ("store", "remat")
 
@@ -63,7 +64,8 @@ def iaf_vae(
     if memory not in MEMORY:
         raise ValueError(f"memory={memory!r}: expected one of {', '.join(MEMORY)}")
     seen = observation(spec, min_log_scale=min_log_scale)
-    hierarchy = residual_levels(Plan(seen.shape, blocks, width, latent_channels, memory))
+    builders = tuple(as_built(builder) for builder in (bottom_up, elu_conv, masked_convs))
+    hierarchy = residual_levels(Plan(seen.shape, blocks, width, latent_channels, memory, builders))
     return latent_variable(spec, hierarchy, seen, Objective(beta, free_nats, kl_warmup))
 
 
@@ -75,10 +77,12 @@ class Plan(NamedTuple):
     width: int
     channels: int
     memory: str
+    builders: tuple[Callable[..., Network], ...] = (bottom_up, elu_conv, masked_convs)
 
     @property
     def networks(self) -> dict:
         """Of one block, and of the two ends."""
+        bottom_up, elu_conv, masked_convs = self.builders
         return {
             "up": bottom_up(self.width, self.channels),
             "told": elu_conv(4 * self.channels + 2 * self.width),

@@ -14,6 +14,7 @@ from genflow.distributions import soft_clip
 from genflow.models.latent import Gaussian, Hierarchy, Objective, Walk, draw_level, latent_variable
 from genflow.models.observation import observation
 from genflow.networks import average_pool, bottleneck, nearest_upsample
+from genflow.networks.precision import as_built
 from genflow.networks.vdvae import conv, gelu, init_conv
 
 MEMORY = ("store", "remat")
@@ -54,7 +55,7 @@ def vdvae(
     Reference: Child (2021), Very deep VAEs generalize autoregressive models and can outperform them on images,
     arXiv:2011.10650, and the official code. Log-standard deviations are softly clipped here.
     """
-    plan = Plan((), blocks, encoder_blocks, width, bottleneck_width, latent_channels, memory)
+    plan = Plan((), blocks, encoder_blocks, width, bottleneck_width, latent_channels, memory, as_built(bottleneck))
     check(spec, plan)
     seen = observation(spec, likelihood, min_log_scale)
     hierarchy = very_deep(plan._replace(shape=seen.shape))
@@ -71,6 +72,7 @@ class Plan(NamedTuple):
     middle: int
     channels: int
     memory: str
+    bottleneck: Callable[..., Network] = bottleneck
 
     @property
     def sides(self) -> list[int]:
@@ -89,15 +91,15 @@ class Plan(NamedTuple):
     def networks(self, side: int) -> dict[str, Network]:
         """Of one block of the decoder."""
         return {
-            "prior": bottleneck(side, self.middle, 2 * self.channels + self.width, last_scale=0.0),
-            "posterior": bottleneck(side, self.middle, 2 * self.channels),
-            "residual": bottleneck(side, self.middle, self.width, last_scale=self.num_levels**-0.5),
+            "prior": self.bottleneck(side, self.middle, 2 * self.channels + self.width, last_scale=0.0),
+            "posterior": self.bottleneck(side, self.middle, 2 * self.channels),
+            "residual": self.bottleneck(side, self.middle, self.width, last_scale=self.num_levels**-0.5),
         }
 
     def encoder(self, side: int) -> Network:
         """One block of the encoder."""
         total = sum(count for _, count in self.encoder_blocks)
-        return bottleneck(side, self.middle, self.width, last_scale=total**-0.5)
+        return self.bottleneck(side, self.middle, self.width, last_scale=total**-0.5)
 
     def per_resolution(self, *arrays) -> list[tuple]:
         """Arrays of one entry for each level, cut where the resolution changes."""

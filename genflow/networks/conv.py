@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from genflow.networks.precision import matmul_precision, wide
+
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
@@ -32,22 +34,26 @@ def conv2d(
         return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], kernel.shape[-1])
     if padding is None:
         padding = tuple(((side - 1) // 2,) * 2 for side in kernel.shape[:2])
-    return _spatial_conv(x, kernel, padding)
+    return _spatial_conv(x, kernel, padding, matmul_precision())
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _spatial_conv(x, kernel, padding):
-    forms = {"cpu": _cpu_conv, "default": _native_conv}
-    return jax.lax.platform_dependent(x, kernel, **{p: functools.partial(f, padding=padding) for p, f in forms.items()})
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _spatial_conv(x, kernel, padding, precision):
+    return _on_platform(_cpu_conv, _native_conv, padding, precision, x, kernel)
 
 
-def _forward(x, kernel, padding):
-    return _spatial_conv(x, kernel, padding), (x, kernel)
+def _on_platform(cpu, default, padding, precision, *arrays):
+    with jax.default_matmul_precision(precision):
+        forms = (functools.partial(form, padding=padding) for form in (cpu, default))
+        return jax.lax.platform_dependent(*arrays, **dict(zip(("cpu", "default"), forms, strict=True)))
 
 
-def _backward(padding, saved, g):
-    forms = {"cpu": _cpu_gradients, "default": _native_gradients}
-    return jax.lax.platform_dependent(*saved, g, **{p: functools.partial(f, padding=padding) for p, f in forms.items()})
+def _forward(x, kernel, padding, precision):
+    return _spatial_conv(x, kernel, padding, precision), (x, kernel)
+
+
+def _backward(padding, precision, saved, g):
+    return _on_platform(_cpu_gradients, _native_gradients, padding, precision, *saved, g)
 
 
 _spatial_conv.defvjp(_forward, _backward)
@@ -67,16 +73,18 @@ def _cpu_conv(x, kernel, padding):
     if kh * kw * features_out > features_in:
         return _native_conv(x, kernel, padding)
     taps = kernel.transpose(2, 0, 1, 3).reshape(features_in, -1)
-    products = (x.reshape(-1, features_in) @ taps).reshape(*x.shape[:3], -1)
+    products = jnp.matmul(x.reshape(-1, features_in), taps, preferred_element_type=wide(taps).dtype)
+    products = _pad(products.reshape(*x.shape[:3], -1), padding)
     return sum(
         shifted[..., i * features_out : (i + 1) * features_out]
-        for i, shifted in enumerate(_shifts(jax.lax.optimization_barrier(_pad(products, padding)), kh, kw))
-    )
+        for i, shifted in enumerate(_shifts(jax.lax.optimization_barrier(products), kh, kw))
+    ).astype(x.dtype)
 
 
 def _cpu_gradients(x, kernel, g, padding):
     flipped = jax.lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-    return _spatial_conv(g, flipped, _reverse(padding, kernel.shape)), _kernel_gradient(x, g, kernel.shape, padding)
+    grad_x = conv2d(g, flipped, _reverse(padding, kernel.shape))
+    return grad_x, _kernel_gradient(x, g, kernel.shape, padding)
 
 
 def _reverse(padding, shape):
@@ -129,17 +137,18 @@ def biased_conv2d(
     if mark_border:
         taps = jnp.asarray(_border_taps(*x.shape[1:3], *kernel.shape[:2]), kernel.dtype)
         kernel, bias = kernel[:, :, :-1], bias + jnp.tensordot(taps, kernel[:, :, -1], 2)
-    return _add(conv2d(x, kernel), jnp.asarray(bias, x.dtype))
+    return _add(conv2d(x, kernel), jnp.asarray(bias, x.dtype), matmul_precision())
 
 
-@jax.custom_vjp
-def _add(x, bias):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _add(x, bias, precision):
     return x + bias
 
 
-def _add_backward(bias, g):
+def _add_backward(precision, bias, g):
     rows = g.reshape(-1, *bias.shape)  # examples, and pixels where they share a bias
-    return g, jax.lax.platform_dependent(rows, cpu=_sum_on_all_cores, default=lambda rows: rows.sum(0))
+    with jax.default_matmul_precision(precision):
+        return g, jax.lax.platform_dependent(rows, cpu=_sum_on_all_cores, default=lambda rows: rows.sum(0))
 
 
 def _sum_on_all_cores(rows):
@@ -147,7 +156,7 @@ def _sum_on_all_cores(rows):
     return (jnp.ones((1, len(rows)), rows.dtype) @ rows.reshape(len(rows), -1)).reshape(rows.shape[1:])
 
 
-_add.defvjp(lambda x, bias: (x + bias, bias), _add_backward)
+_add.defvjp(lambda x, bias, precision: (x + bias, bias), _add_backward)
 
 
 def _border_taps(height, width, kh, kw):
@@ -173,7 +182,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (*self.kernel_size, channels, self.features), x.dtype)
         if self.use_bias:
             shift += scale * self.param("bias", nn.initializers.zeros, (self.features,), x.dtype)
-        return biased_conv2d(x, scale * kernel, shift, self.mark_border)
+        return biased_conv2d(x, (scale * kernel).astype(x.dtype), shift, self.mark_border)
 
 
 class ZeroConv(nn.Module):
@@ -190,7 +199,7 @@ class ZeroConv(nn.Module):
     def __call__(self, x):
         log_scale = self.param("log_scale", nn.initializers.zeros, (self.features,), x.dtype)
         conv = Conv(self.features, self.kernel_size, nn.initializers.zeros, mark_border=self.mark_border)
-        return conv(x, jnp.exp(3.0 * log_scale))
+        return conv(x, jnp.exp(3.0 * wide(log_scale)))
 
 
 class ActNormConv(nn.Module):
@@ -207,5 +216,5 @@ class ActNormConv(nn.Module):
         conv = Conv(self.features, self.kernel_size, init, use_bias=False, mark_border=self.mark_border)
         bias = self.param("bias", lambda key: -conv(x).mean((0, 1, 2)))
         log_scale = self.param("log_scale", lambda key: -jnp.log(conv(x).std((0, 1, 2)) + 1e-6) / 3.0)
-        scale = jnp.exp(3.0 * log_scale)
+        scale = jnp.exp(3.0 * wide(log_scale))
         return conv(x, scale, scale * bias)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from genflow.core import Network
+from genflow.networks.precision import precise
 from genflow.networks.pure import pure
 
 GLOROT = nn.initializers.glorot_uniform()
@@ -43,16 +44,19 @@ class Heads(nn.Module):
         return nn.Dense(self.num * self.features, kernel_init=init, param_dtype=x.dtype)(x)
 
 
+@precise
 def hidden_layers(widths: tuple[int, ...], activation: Callable, normalize: bool = False) -> Network:
     """Perceptron [B, *event] -> [B, widths[-1]] that has no linear last layer."""
     return pure(Hidden(tuple(widths), activation, normalize))
 
 
+@precise
 def heads(features: int, num: int = 1) -> Network:
     """`num` linear maps [B, D] -> [B, num * features]."""
     return pure(Heads(features, num))
 
 
+@precise
 def glorot_mlp(
     features: int, widths: tuple[int, ...], activation: Callable, num: int = 1, normalize: bool = False
 ) -> Network:

@@ -12,26 +12,34 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from genflow.networks.precision import matmul_precision, wide
 
-@jax.custom_vjp
+
 def depthwise_conv2d(x: Float[Array, "B H W C"], kernel: Float[Array, "k k 1 C"]) -> Float[Array, "B H W C"]:
     """Every channel with a kernel of its own, zeros around the image, odd sides.
 
     >>> depthwise_conv2d(jnp.ones((1, 3, 3, 2)), jnp.ones((3, 3, 1, 2)))[0, :, :, 0].tolist()
     [[4.0, 6.0, 4.0], [6.0, 9.0, 6.0], [4.0, 6.0, 4.0]]
     """
-    return jax.lax.platform_dependent(x, kernel, cpu=_shifted_sum, default=_native)
+    return _depthwise(x, kernel, matmul_precision())
 
 
-def _forward(x, kernel):
-    return depthwise_conv2d(x, kernel), (x, kernel)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _depthwise(x, kernel, precision):
+    with jax.default_matmul_precision(precision):
+        return jax.lax.platform_dependent(x, kernel, cpu=_shifted_sum, default=_native)
 
 
-def _backward(saved, g):
-    return jax.lax.platform_dependent(*saved, g, cpu=_cpu_gradients, default=_native_gradients)
+def _forward(x, kernel, precision):
+    return _depthwise(x, kernel, precision), (x, kernel)
 
 
-depthwise_conv2d.defvjp(_forward, _backward)
+def _backward(precision, saved, g):
+    with jax.default_matmul_precision(precision):
+        return jax.lax.platform_dependent(*saved, g, cpu=_cpu_gradients, default=_native_gradients)
+
+
+_depthwise.defvjp(_forward, _backward)
 
 
 def _native(x, kernel):
@@ -48,8 +56,8 @@ def _native_gradients(x, kernel, g):
 def _shifted_sum(x, kernel):
     side, (H, W) = kernel.shape[0], x.shape[1:3]
     padded = _padded(x, side)
-    taps = [padded[:, i : i + H, j : j + W] * kernel[i, j] for i in range(side) for j in range(side)]
-    return functools.reduce(jnp.add, taps)
+    taps = [padded[:, i : i + H, j : j + W] * wide(kernel[i, j]) for i in range(side) for j in range(side)]
+    return functools.reduce(jnp.add, taps).astype(x.dtype)
 
 
 def _padded(x, side):
@@ -69,10 +77,11 @@ def _cpu_gradients(x, kernel, g):
         )
         return total + taps.reshape(kernel.shape), None
 
-    return _shifted_sum(g, jnp.flip(kernel, (0, 1))), jax.lax.scan(of_example, jnp.zeros_like(kernel), (padded, g))[0]
+    grad_kernel = jax.lax.scan(of_example, jnp.zeros_like(wide(kernel)), (padded, g))[0]
+    return _shifted_sum(g, jnp.flip(kernel, (0, 1))), grad_kernel.astype(kernel.dtype)
 
 
 def _sum(products):
     """Over pixels, as a product with ones; the barrier keeps XLA from fusing a loop that is not vectorized."""
-    rows = jax.lax.optimization_barrier(products.reshape(-1, products.shape[-1]))
+    rows = jax.lax.optimization_barrier(wide(products).reshape(-1, products.shape[-1]))
     return (jnp.ones((1, len(rows)), rows.dtype) @ rows)[0]

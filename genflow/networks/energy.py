@@ -14,9 +14,11 @@ from jaxtyping import Array, Float
 from genflow.core import Network, Params
 from genflow.networks.conv import conv2d
 from genflow.networks.nvae import half_width, randomized
+from genflow.networks.precision import precise, wide
 from genflow.networks.vdvae import average_pool
 
 
+@precise
 def energy_resnet(
     width: int = 128,
     multipliers: tuple[int, ...] = (1, 2, 2),
@@ -79,8 +81,8 @@ def _apply(stages, blocks, activation, params: Params, x: Float[Array, "B H W C"
             h = _residual(params[f"stage_{stage}_block_{block}"], h, cond, activation)
             if not block:
                 h = average_pool(h, 2)
-    h = activation(h).sum((1, 2))
-    return (h @ params["last"]["kernel"] + params["last"]["bias"])[:, 0]
+    h = wide(activation(h)).sum((1, 2))
+    return (h @ wide(params["last"]["kernel"]) + params["last"]["bias"])[:, 0]
 
 
 def _residual(params, h, cond, activation):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from genflow.core import Network
 from genflow.networks.conv import Conv, ZeroConv
 from genflow.networks.film import FiLM
+from genflow.networks.precision import precise
 from genflow.networks.pure import pure
 from genflow.networks.stack import sequence, stack
 
@@ -41,7 +42,10 @@ class GatedConvAttention(nn.Module):
     def attention(self, x):
         """x + a * sigmoid(b) with (a, b) from multi-head attention between all pixels of an image."""
         tokens = x.reshape(x.shape[0], -1, x.shape[-1])
-        h = nn.MultiHeadDotProductAttention(self.num_heads, param_dtype=x.dtype, force_fp32_for_softmax=True)(tokens)
+        attention = nn.MultiHeadDotProductAttention(
+            self.num_heads, dtype=x.dtype, param_dtype=x.dtype, force_fp32_for_softmax=True
+        )
+        h = attention(tokens)
         a, b = jnp.split(Conv(2 * self.width, (1, 1))(h.reshape(x.shape)), 2, -1)
         return nn.LayerNorm(param_dtype=x.dtype)(x + a * jax.nn.sigmoid(b))
 
@@ -63,6 +67,7 @@ class _Head(nn.Module):
         return ZeroConv(self.features)(x)
 
 
+@precise
 def gated_attention(width: int, num_blocks: int, num_heads: int = 4, dropout: float = 0.0) -> Callable[[int], Network]:
     """Builder [B, H, W, C], cond [B, D] or [B, H, W, D] or None -> [B, H, W, features]; zero at the start.
 
@@ -88,6 +93,7 @@ class _Context(nn.Module):
         return h
 
 
+@precise
 def checkerboard_context(width: int, num_layers: int = 3) -> Network:
     """[B, H, W, C] -> [B, H, W / 2, width]: what the dequantizer of Flow++ sees of the image."""
     return pure(_Context(width, num_layers))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from genflow.core import Params
+from genflow.networks.precision import precise
 
 MOMENTUM = 0.9  # of the running averages: what an update keeps of them
 
@@ -110,6 +111,7 @@ class Discriminator(nn.Module):
         return nn.Dense(1, kernel_init=kernel_init)(h)[:, 0]
 
 
+@precise
 def gan_generator(
     shape: tuple[int, ...], widths: tuple[int, ...], half_width: float = 0.0, squash: bool = True
 ) -> StatefulNetwork:
@@ -122,6 +124,7 @@ def gan_generator(
     return stateful(Generator(tuple(shape), tuple(widths), half_width, squash))
 
 
+@precise
 def gan_discriminator(
     widths: tuple[int, ...],
     pieces: int = 5,

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from genflow.networks.conv import Conv, conv2d
 from genflow.networks.gan import BatchNorm, StatefulNetwork, stateful
 from genflow.networks.hvae import to_channels, to_pixels
+from genflow.networks.precision import precise, wide
 from genflow.networks.vdvae import average_pool, nearest_upsample
 
 NARROW = nn.initializers.normal(0.02)
@@ -162,13 +163,14 @@ class ResNetDiscriminator(nn.Module):
         for i in range(1, self.downsamplings + self.blocks):
             h = Down(self.width, i < self.downsamplings)(h)
         h = nn.relu(h)
-        h = h.sum((1, 2)) if self.pooling == "sum" else h.mean((1, 2))
+        h = wide(h).sum((1, 2)) if self.pooling == "sum" else wide(h).mean((1, 2))
         logit = nn.Dense(1, use_bias=False, kernel_init=GLOROT)(h)[:, 0]
         if cond is None:
             return logit
         return logit + (h * (cond @ self.param("embedding", GLOROT, (cond.shape[-1], self.width)))).sum(-1)
 
 
+@precise
 def dcgan_generator(shape: tuple[int, int, int], width: int = 128, levels: int = 4) -> StatefulNetwork:
     """Noise [B, D] -> [B, *shape] in [-1, 1], by `levels` doublings; the last hidden map has `width` channels.
 
@@ -177,6 +179,7 @@ def dcgan_generator(shape: tuple[int, int, int], width: int = 128, levels: int =
     return stateful(DCGANGenerator(tuple(shape), width, levels))
 
 
+@precise
 def dcgan_discriminator(width: int = 128, levels: int = 4) -> StatefulNetwork:
     """x [B, H, W, C] -> logit [B]; the first map has `width` channels.
 
@@ -185,6 +188,7 @@ def dcgan_discriminator(width: int = 128, levels: int = 4) -> StatefulNetwork:
     return stateful(DCGANDiscriminator(width, levels))
 
 
+@precise
 def resnet_generator(
     shape: tuple[int, int, int], width: int = 256, levels: int = 3, batch_norm: bool = True
 ) -> StatefulNetwork:
@@ -195,6 +199,7 @@ def resnet_generator(
     return stateful(ResNetGenerator(tuple(shape), width, levels, batch_norm))
 
 
+@precise
 def resnet_discriminator(
     width: int = 128, downsamplings: int = 2, blocks: int = 2, pooling: str = "sum"
 ) -> StatefulNetwork:

@@ -32,6 +32,7 @@ from genflow.networks.pixelcnn import (
     unstacked,
     whole,
 )
+from genflow.networks.precision import precise
 
 # Blocks of a scan's body, at most: what a scan keeps for the backward pass is written and read once more, which a small
 # network's train step on CPU feels.
@@ -94,6 +95,7 @@ class Net(NamedTuple):
         return {"head": Layer(self.width, self.head), "output": Layer(self.head, self.channels * self.num_params)}
 
 
+@precise
 def gated_pixelcnn(
     columns: int, channels: int, bins: int, width: int, num_blocks: int, head: int
 ) -> Callable[[int], CausalNetwork]:

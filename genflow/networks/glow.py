@@ -7,6 +7,7 @@ import flax.linen as nn
 from genflow.core import Network
 from genflow.networks.conv import ActNormConv, ZeroConv
 from genflow.networks.film import FiLM
+from genflow.networks.precision import precise
 from genflow.networks.pure import pure
 
 
@@ -31,6 +32,7 @@ class _ZeroConvOnly(nn.Module):
         return ZeroConv(self.features, mark_border=True)(x)
 
 
+@precise
 def glow_conv(width: int) -> Callable[[int], Network]:
     """Conditioner [B, H, W, C], cond [B, D] or None -> [B, H, W, features].
 
@@ -39,6 +41,7 @@ def glow_conv(width: int) -> Callable[[int], Network]:
     return lambda features: pure(GlowConv(features, width))
 
 
+@precise
 def zero_conv() -> Callable[[int], Network]:
     """One zero-initialized 3x3 convolution: the parameters of Glow's split priors."""
     return lambda features: pure(_ZeroConvOnly(features))

@@ -8,12 +8,14 @@ import jax.numpy as jnp
 
 from genflow.core import CausalNetwork
 from genflow.networks.attention import drop, rotary
+from genflow.networks.precision import precise
 from genflow.networks.transformer import apply_blocks, init_blocks, init_cache, init_norm, layer_norm, step_blocks
 
 STDDEV = 0.02  # of all weights at the start
 WEIGHTS = jax.nn.initializers.normal(STDDEV)
 
 
+@precise
 def gpt(
     grid: tuple[int, ...],
     bins: int,

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from genflow.core import Params
 from genflow.networks.conv import conv2d
 from genflow.networks.flowpp import concat_elu
+from genflow.networks.precision import wide
 from genflow.networks.shifted import double, halve, shifted_conv
 
 
@@ -152,7 +153,7 @@ def normalized(layer: Params, cond=None) -> Params:
     Reference: Salimans and Kingma (2016), Weight normalization, arXiv:1602.07868, equation 2.
     """
     v = layer["kernel"]
-    kernel = v * (layer["scale"] * jax.lax.rsqrt(jnp.square(v).sum((0, 1, 2))))
+    kernel = (v * (layer["scale"] * jax.lax.rsqrt(jnp.square(wide(v)).sum((0, 1, 2))))).astype(v.dtype)
     if cond is None or "cond" not in layer:
         return {"kernel": kernel, "bias": layer["bias"]}
     return {"kernel": kernel, "bias": layer["bias"] + (cond @ layer["cond"])[:, None, None]}

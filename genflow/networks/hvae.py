@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from genflow.core import Network
 from genflow.networks.conv import biased_conv2d
 from genflow.networks.mlp import activation_by_name
+from genflow.networks.precision import precise, wide
 from genflow.networks.pure import pure
 
 INIT = nn.initializers.lecun_normal()
@@ -49,8 +50,8 @@ class Normed(nn.Module):
         kernel = self.param("kernel", INIT, shape, x.dtype)
         scale = self.param("scale", nn.initializers.constant(self.gain), (self.features,), x.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), x.dtype)
-        norm = jnp.sqrt(jnp.square(kernel).sum(range(kernel.ndim - 1)) + 1e-12)
-        kernel = kernel * (scale / norm)
+        norm = jnp.sqrt(jnp.square(wide(kernel)).sum(range(kernel.ndim - 1)) + 1e-12)
+        kernel = (kernel * (scale / norm)).astype(x.dtype)
         return biased_conv2d(x, kernel, bias) if self.kernel else x @ kernel + bias
 
 
@@ -134,6 +135,7 @@ class Head(nn.Module):
         return Normed(self.features, self.kernel, 0.3)(self.activation(h))
 
 
+@precise
 def hvae_stage(
     size: tuple[int, int], width: int, kernel: int, stride: int, blocks: int, activation: str, is_up: bool
 ) -> Network:
@@ -146,6 +148,7 @@ def hvae_stage(
     return pure(Stage(size, width, kernel, stride, blocks, activation_by_name(activation), is_up))
 
 
+@precise
 def hvae_head(features: int, kernel: int, activation: str) -> Network:
     """Parameters of what is drawn next, apply(params, map, other map) -> [B, features], or [B, H, W, features].
 

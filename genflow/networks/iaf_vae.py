@@ -6,6 +6,7 @@ import numpy as np
 
 from genflow.core import Network
 from genflow.networks.conv import conv2d
+from genflow.networks.precision import precise, wide
 from genflow.networks.pure import pure
 from genflow.networks.shifted import shifted_conv
 
@@ -27,10 +28,11 @@ class DataNormConv(nn.Module):
     def __call__(self, x):
         shape = (3 if self.mask is None else 2, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.normal(0.05), shape, x.dtype)
-        kernel = kernel if self.mask is None else kernel * self.mask
+        kernel = wide(kernel) if self.mask is None else wide(kernel) * self.mask
         unit = kernel / jnp.sqrt(jnp.square(kernel).sum((0, 1, 2)) + 1e-12)
 
         def outputs(kernel):
+            kernel = kernel.astype(x.dtype)
             return conv2d(x, kernel) if self.mask is None else shifted_conv(x, kernel)
 
         def start():
@@ -38,7 +40,7 @@ class DataNormConv(nn.Module):
             std = y.std((0, 1, 2))
             return y.mean((0, 1, 2)), jnp.where(std > 1e-4, self.init_scale / jnp.maximum(std, 1e-4), 1.0)
 
-        gain = jnp.exp(self.param("log_gain", lambda key: jnp.log(start()[1])))
+        gain = jnp.exp(wide(self.param("log_gain", lambda key: jnp.log(start()[1]))))
         bias = self.param("bias", lambda key: -start()[0] * start()[1])
         return outputs(unit * gain) + bias
 
@@ -71,6 +73,7 @@ class _MaskedConvs(nn.Module):
         return 0.1 * raw
 
 
+@precise
 def masked_convs(width: int, num_hidden: int = 2) -> Network:
     """(z [B, H, W, C], context [B, H, W, width]) -> shifts and log-scales [B, H, W, 2 C].
 
@@ -92,6 +95,7 @@ class _Up(nn.Module):
         return x + 0.1 * DataNormConv(self.width)(nn.elu(h)), y
 
 
+@precise
 def bottom_up(width: int, channels: int) -> Network:
     """A residual block h -> (h, [mean, log-std, context] for the posterior of its level)."""
     return pure(_Up(width, channels))
@@ -106,6 +110,7 @@ class _Conv(nn.Module):
         return DataNormConv(self.features)(x if self.is_first else nn.elu(x))
 
 
+@precise
 def elu_conv(features: int, is_first: bool = False) -> Network:
     """conv(elu(x)): what a level is told by the features above it, what it adds to them; conv(x) of the data."""
     return pure(_Conv(features, is_first))

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from genflow.core import Params
+from genflow.networks.precision import wide
 
 
 class Recurrent(NamedTuple):
@@ -73,10 +74,10 @@ def _bias(params, cond):
 
 
 def _lstm(gates, c):
-    """New (h, c). Van den Oord et al. (2016), equation 3."""
-    o, f, i, g = jnp.split(gates, 4, axis=-1)
+    """New (h, c), c in float32 or wider. Van den Oord et al. (2016), equation 3."""
+    o, f, i, g = jnp.split(wide(gates), 4, axis=-1)
     c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-    return jax.nn.sigmoid(o) * jnp.tanh(c), c
+    return (jax.nn.sigmoid(o) * jnp.tanh(c)).astype(gates.dtype), c
 
 
 def _write(memory, new, *at):
@@ -107,16 +108,20 @@ def row_lstm() -> Recurrent:
             h, c = carry
             above = jnp.pad(h, ((0, 0), (1, 1), (0, 0)))
             above = jnp.concatenate([above[:, :-2], h, above[:, 2:]], -1)
-            h, c = _lstm(gates + above @ params["state"], c)
+            h, c = _lstm(gates + above @ kernel.astype(h.dtype), c)
             return (h, c), h
 
+        kernel = wide(params["state"])  # its gradient is a sum over the scan
         zeros = jnp.zeros((B, W, inputs.shape[-1] // 4), inputs.dtype)
-        return jax.lax.scan(row, (zeros, zeros), inputs.swapaxes(0, 1))[1].swapaxes(0, 1)
+        return jax.lax.scan(row, (zeros, wide(zeros)), inputs.swapaxes(0, 1))[1].swapaxes(0, 1)
 
     def start(num, columns, width, dtype):
         """Two rows of states, with a zero on each side, and two pixels of the input: the last and the new one."""
-        states = {"h": jnp.zeros((2, columns + 2, num, width), dtype), "c": jnp.zeros((2, columns, num, width), dtype)}
-        return states | {"x": jnp.zeros((2, num, 2 * width), dtype)}
+        return {
+            "h": jnp.zeros((2, columns + 2, num, width), dtype),
+            "c": wide(jnp.zeros((2, columns, num, width), dtype)),
+            "x": jnp.zeros((2, num, 2 * width), dtype),
+        }
 
     def step(params, cache, x, groups, place, cond=None):
         row, column, _ = place
@@ -159,7 +164,7 @@ def diagonal_bilstm() -> Recurrent:
         """Of the first direction two rows of h and two pixels of c; of the second one row; one row of the input."""
         return {
             "h": jnp.zeros((2, columns + 1, num, width), dtype),
-            "c": jnp.zeros((2, num, width), dtype),
+            "c": wide(jnp.zeros((2, num, width), dtype)),
             "back": jnp.zeros((columns, num, width), dtype),
             "x": jnp.zeros((columns, num, 2 * width), dtype),
         }
@@ -202,8 +207,8 @@ def _row_back(params, cache, groups, needed, cond):
         h, c = _lstm(gates + jnp.concatenate([h, back[at]], -1) @ params["state"], c)
         return _write(back, h, at), h, c
 
-    zeros = jnp.zeros_like(cache["c"][0])
-    return jax.lax.fori_loop(0, jnp.where(needed, columns, 0), pixel, (cache["back"], zeros, zeros))[0]
+    start = cache["back"], jnp.zeros_like(cache["back"][0]), jnp.zeros_like(cache["c"][0])
+    return jax.lax.fori_loop(0, jnp.where(needed, columns, 0), pixel, start)[0]
 
 
 def _diagonals(inputs, kernel):
@@ -216,11 +221,12 @@ def _diagonals(inputs, kernel):
 
     def diagonal(carry, gates):
         h, c = carry
-        h, c = _lstm(gates + jnp.concatenate([h, _down(h)], -1) @ kernel, c)
+        h, c = _lstm(gates + jnp.concatenate([h, _down(h)], -1) @ kernel.astype(h.dtype), c)
         return (h, c), h
 
+    kernel = wide(kernel)  # its gradient is a sum over the scan
     zeros = jnp.zeros((B, H, features // 4), inputs.dtype)
-    states = jax.lax.scan(diagonal, (zeros, zeros), _skew(inputs).transpose(2, 0, 1, 3))[1]
+    states = jax.lax.scan(diagonal, (zeros, wide(zeros)), _skew(inputs).transpose(2, 0, 1, 3))[1]
     return _unskew(states.transpose(1, 2, 0, 3))
 
 

@@ -19,6 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from genflow.core import Params
+from genflow.networks.precision import matmul_precision, precise
 
 BLOCKS, BLOCK = 4, 128  # a masked product has at most so many blocks a side, of at least so many units
 
@@ -55,6 +56,7 @@ def mask(levels_in: Levels, levels_out: Levels) -> Bool[np.ndarray, "inputs outp
     return levels_in[:, None] <= levels_out
 
 
+@precise
 def made(widths: tuple[int, ...], activation: Callable = jax.nn.relu) -> Callable[[int], MaskedNetwork]:
     """Builder of masked perceptrons: num_params -> MaskedNetwork. The last layer starts at zero.
 
@@ -70,6 +72,7 @@ def made(widths: tuple[int, ...], activation: Callable = jax.nn.relu) -> Callabl
     return _builder(dict(zip(names, widths, strict=True)), body)
 
 
+@precise
 def residual_made(width: int, num_blocks: int, dropout: float = 0.0) -> Callable[[int], MaskedNetwork]:
     """Builder of masked networks of blocks h + linear(dropped(relu(linear(relu(h))))), each of which starts at zero.
 
@@ -180,15 +183,19 @@ def masked_product(
     rows = [(a, b, np.searchsorted(levels_out, levels_in[a])) for a, b in blocks[0]]
     columns = [(a, b, np.searchsorted(levels_in, levels_out[b - 1], "right")) for a, b in blocks[1]]
 
+    precision = matmul_precision()
+
     @jax.custom_vjp
     def product(h, kernel):
         kernel = kernel * allowed
-        return jnp.concatenate([h[:, :stop] @ kernel[:stop, a:b] for a, b, stop in columns], axis=1)
+        with jax.default_matmul_precision(precision):
+            return jnp.concatenate([h[:, :stop] @ kernel[:stop, a:b] for a, b, stop in columns], axis=1)
 
     def backward(saved, g):
         h, kernel = saved[0], saved[1] * allowed
-        grad_h = [g[:, start:] @ kernel[a:b, start:].T for a, b, start in rows]
-        grad_kernel = [jnp.pad(_outer(h[:, a:b], g[:, start:]), ((0, 0), (start, 0))) for a, b, start in rows]
+        with jax.default_matmul_precision(precision):
+            grad_h = [g[:, start:] @ kernel[a:b, start:].T for a, b, start in rows]
+            grad_kernel = [jnp.pad(_outer(h[:, a:b], g[:, start:]), ((0, 0), (start, 0))) for a, b, start in rows]
         return jnp.concatenate(grad_h, axis=1), jnp.concatenate(grad_kernel, axis=0) * allowed
 
     product.defvjp(lambda h, kernel: (product(h, kernel), (h, kernel)), backward)
@@ -227,13 +234,15 @@ def _generate(params, body, layers, biases, draw, state, like):
                 seen[name] = jax.lax.dynamic_update_slice_in_dim(seen[name], h, origin, 0)
             origin = jnp.minimum(starts[name][d], len(layers[name][1]) - sizes[name])
             kernel = jax.lax.dynamic_slice_in_dim(kernels[name], origin, sizes[name])
-            return kernel @ seen[name] + jax.lax.dynamic_slice_in_dim(columns[name], origin, sizes[name])
+            bias = jax.lax.dynamic_slice_in_dim(columns[name], origin, sizes[name])
+            return kernel @ seen[name].astype(kernel.dtype) + bias
 
         raw = body(linear, lambda name, h: h, None)
         x_d, state = draw(d, raw.T, state)
         seen[first] = jax.lax.dynamic_update_slice_in_dim(seen[first], x_d[None].astype(like.dtype), d, 0)
         return seen, state
 
-    seen = {name: jnp.zeros((len(levels), num), like.dtype) for name, (levels, _) in layers.items()}
+    dtypes = {name: kernel.dtype for name, kernel in kernels.items()} | {first: like.dtype}  # x itself is not rounded
+    seen = {name: jnp.zeros((len(levels), num), dtypes[name]) for name, (levels, _) in layers.items()}
     seen, state = jax.lax.fori_loop(0, num_dims, step, (seen, state))
     return seen[first].T, state

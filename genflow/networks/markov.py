@@ -7,8 +7,10 @@ import jax.numpy as jnp
 
 from genflow.core import CausalNetwork
 from genflow.networks.mlp import mlp
+from genflow.networks.precision import precise
 
 
+@precise
 def markov_mlp(order: int, widths: tuple[int, ...], bins: int) -> Callable[[int], CausalNetwork]:
     """p(x_j | x_1 .. x_(j-1)) = p(x_j | x_(j-d) .. x_(j-1)) from h_j = MLP(x_(j-1), ..., x_(j-d)), d = `order`.
 
@@ -36,7 +38,7 @@ def markov_mlp(order: int, widths: tuple[int, ...], bins: int) -> Callable[[int]
 
         def evaluate(params, before, cond):
             B, L, _ = before.shape
-            h = jax.nn.one_hot(before, bins).reshape(B * L, -1)
+            h = jax.nn.one_hot(before, bins, dtype=jax.tree.leaves(params)[0].dtype).reshape(B * L, -1)
             c = None if cond is None else jnp.repeat(cond, L, axis=0)
             return perceptron.apply(params, h, c).reshape(B, L, -1)
 

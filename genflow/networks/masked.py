@@ -14,8 +14,10 @@ from jaxtyping import Array, Int
 
 from genflow.core import CausalNetwork, Params
 from genflow.networks.made import Layers, hidden_levels, mask, masked_product
+from genflow.networks.precision import precise
 
 
+@precise
 def masked_perceptron(widths: tuple[int, ...], bins: int, direct: bool = True) -> Callable[[int], CausalNetwork]:
     """h_k = relu(b_k + (W_k * M_k) h_(k-1)), raw = b + (V * M_V) h + (A * M_A) x; a step computes what is new.
 

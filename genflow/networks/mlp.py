@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from genflow.core import Network
+from genflow.networks.precision import precise
 from genflow.networks.pure import pure
 
 ACTIVATIONS = {"leaky_relu": nn.leaky_relu, "relu": nn.relu, "silu": nn.silu, "tanh": nn.tanh}
@@ -41,6 +42,7 @@ class MLP(nn.Module):
         return nn.Dense(self.features, kernel_init=last, param_dtype=x.dtype)(h)
 
 
+@precise
 def mlp(widths: tuple[int, ...], activation: Callable = nn.silu, zero_last: bool = False) -> Callable[[int], Network]:
     """Builder of perceptrons [B, *event], cond [B, ...] or None -> [B, features]."""
     return lambda features: pure(MLP(features, tuple(widths), activation, zero_last))
@@ -67,6 +69,7 @@ class ResidualMLP(nn.Module):
         return nn.Dense(self.features, kernel_init=nn.initializers.zeros, param_dtype=x.dtype)(nn.relu(h))
 
 
+@precise
 def residual_mlp(width: int, num_blocks: int, dropout: float = 0.0) -> Callable[[int], Network]:
     """Builder of residual perceptrons [B, *event], cond [B, ...] or None -> [B, features]; zero at the start.
 

@@ -24,6 +24,7 @@ from jaxtyping import Array
 from genflow.core import Network, Params
 from genflow.networks.conv import conv2d
 from genflow.networks.depthwise import depthwise_conv2d
+from genflow.networks.precision import precise, wide
 from genflow.networks.shifted import halve_windows
 
 CHANNELS = 16  # normalized together
@@ -66,6 +67,7 @@ def chain(**parts: Network) -> Network:
     return Network(init, apply)
 
 
+@precise
 def convolution(
     features: int,
     side: int = 1,
@@ -103,9 +105,10 @@ def normalization(after: Callable | None = None) -> Network:
     def apply(params, x, cond=None, key=None):
         features = x.shape[-1]
         groups = features // CHANNELS if features % CHANNELS == 0 else 1
-        y = x.reshape(x.shape[0], -1, groups, features // groups)
+        y = wide(x).reshape(x.shape[0], -1, groups, features // groups)
         mean, variance = y.mean((1, 3), keepdims=True), y.var((1, 3), keepdims=True)
-        y = ((y - mean) * jax.lax.rsqrt(variance + 1e-5)).reshape(x.shape) * params["scale"] + params["bias"]
+        y = ((y - mean) * jax.lax.rsqrt(variance + 1e-5)).reshape(x.shape).astype(x.dtype)
+        y = y * params["scale"] + params["bias"]
         return after(y) if after else y
 
     return Network(init, apply)
@@ -144,6 +147,7 @@ def residual(body: Network, shortcut: Network | None = None) -> Network:
     return Network(init, apply)
 
 
+@precise
 def encoder_cell(width: int) -> Network:
     """Normalization, swish and a 3x3 convolution, twice, and a squeeze-excitation gate.
 
@@ -152,11 +156,13 @@ def encoder_cell(width: int) -> Network:
     return residual(_encoder_body(width, conv2d))
 
 
+@precise
 def down_cell(width: int) -> Network:
     """The encoder cell whose first convolution and short-cut have stride 2; `width` channels come out."""
     return residual(_encoder_body(width, _halve), convolution(width, 2, halve_windows, before=jax.nn.silu))
 
 
+@precise
 def decoder_cell(width: int, expansion: int = 6) -> Network:
     """1x1 convolution to expansion * width channels, depthwise 5x5, 1x1 back, each normalized, swish; and the gate.
 
@@ -165,6 +171,7 @@ def decoder_cell(width: int, expansion: int = 6) -> Network:
     return residual(_decoder_body(width, expansion * width, depthwise_conv2d))
 
 
+@precise
 def up_cell(width: int, expansion: int = 6) -> Network:
     """The decoder cell between an image of 2 * width channels and one of twice the side and `width` channels.
 
@@ -238,6 +245,7 @@ def kept(body: Callable, memory: str) -> Callable:
     return jax.checkpoint(body) if memory == "remat" else body
 
 
+@precise
 def autoregressive_shift(channels: int, mirrored: bool = False) -> Network:
     """m(z): 3x3, depthwise 5x5 and 1x1 convolutions whose output at a latent depends on the latents before it alone.
 

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from genflow.core import CausalNetwork, Params
 from genflow.networks.conv import conv2d
+from genflow.networks.precision import precise
 
 
 class Layer(NamedTuple):
@@ -102,7 +103,7 @@ def position(i: Int[Array, ""], columns: int, groups: int) -> Position:
 
 def scaled(x: Array, bins: int, dtype: jnp.dtype) -> Array:
     """Values 0 .. bins - 1 to [-1, 1]; zero is outside the image."""
-    return x.astype(dtype) * (2 / (bins - 1)) - 1
+    return (x.astype(jnp.promote_types(dtype, jnp.float32)) * (2 / (bins - 1)) - 1).astype(dtype)
 
 
 def by_group(a: Float[Array, "N O"], groups: int, parts: int) -> Float[Array, "groups N O/groups"]:
@@ -236,6 +237,7 @@ def reach(columns: int, channels: int, num_blocks: int) -> int:
     return (rows * columns + min(rows, columns - 1)) * channels + channels - 1
 
 
+@precise
 def pixelcnn(
     columns: int, channels: int, bins: int, width: int, num_blocks: int, head: int
 ) -> Callable[[int], CausalNetwork]:

@@ -9,9 +9,11 @@ import numpy as np
 from genflow.core import CausalNetwork
 from genflow.networks.hourglass import above_stream, applying, before_stream, initializing
 from genflow.networks.pixelcnnpp_steps import start_streams, step_streams
+from genflow.networks.precision import precise
 from genflow.networks.shifted import pixels
 
 
+@precise
 def pixelcnnpp(
     width: int, stages: int, blocks: int, bins: int, columns: int, dropout: float = 0.0
 ) -> Callable[[int], CausalNetwork]:

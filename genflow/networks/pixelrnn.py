@@ -16,10 +16,12 @@ from jaxtyping import Bool
 from genflow.core import CausalNetwork
 from genflow.networks.conv import conv2d
 from genflow.networks.lstm import LAYERS, group_mask, product, random_kernel
+from genflow.networks.precision import precise
 
 ROWS, COLUMNS = 4, 7  # of the first layer's 7x7 kernel, those that mask A leaves
 
 
+@precise
 def pixelrnn(
     shape: tuple[int, int, int], bins: int, layer: str, width: int, layers: int
 ) -> Callable[[int], CausalNetwork]:
@@ -71,7 +73,8 @@ def pixelrnn(
             return jax.lax.dynamic_index_in_dim(raw, channel, axis=1, keepdims=False), new
 
         def scaled(values, params):
-            return 2 * values.astype(params["input"]["bias"].dtype) / (bins - 1) - 1
+            dtype = params["input"]["bias"].dtype
+            return (2 * values.astype(jnp.promote_types(dtype, jnp.float32)) / (bins - 1) - 1).astype(dtype)
 
         return CausalNetwork(init, apply, start, step)
 

@@ -19,12 +19,14 @@ from jaxtyping import Array, Float
 from genflow.core import Network, Params
 from genflow.networks.conv import conv2d
 from genflow.networks.nvae import half_width, randomized
+from genflow.networks.precision import inner_dtype, precise, wide
 from genflow.networks.vdvae import average_pool
 
 POOLED = 5  # pixels a side of the windows of chained pooling
 EPSILON = 1e-5
 
 
+@precise(exact_inputs=True)
 def refinenet(
     levels: int,
     width: int = 128,
@@ -80,13 +82,13 @@ def conditional_norm(
     Reference: Song and Ermon (2019), arXiv:1907.05600, appendix A; `scale` multiplies the means too, as in the
       official code.
     """
-    scale, mix, bias = (level @ params[name] for name in ("scale", "mix", "bias"))
-    mean, variance = x.mean((1, 2)), x.var((1, 2))
+    scale, mix, bias = (level @ wide(params[name]) for name in ("scale", "mix", "bias"))
+    mean, variance = wide(x).mean((1, 2)), wide(x).var((1, 2))
     spread = jnp.sqrt(mean.var(1, keepdims=True, ddof=min(1, mean.shape[1] - 1)) + EPSILON)
     means = (mean - mean.mean(1, keepdims=True)) / spread
     slope = scale / jnp.sqrt(variance + EPSILON)
     shift = scale * mix * means + bias - slope * mean
-    return x * slope[:, None, None] + shift[:, None, None]
+    return x * slope[:, None, None].astype(x.dtype) + shift[:, None, None].astype(x.dtype)
 
 
 def dilated_conv2d(
@@ -194,7 +196,8 @@ def _units_params(normed, features, num):
 
 def _apply(levels, dilations, params, x, cond, key=None):
     level, last = hats(cond[0], levels), len(dilations) - 1
-    h, seen = conv(params["input"], x), []
+    first = jax.tree.map(wide, params["input"])  # rounded, x would lose the noise of the lowest levels
+    h, seen = conv(first, x).astype(inner_dtype(x, params["input"]["kernel"])), []
     for stage, dilation in enumerate(dilations):
         for i, block in enumerate(_in_order(params[f"stage_{stage}"])):
             h = _block(block, h, level, dilation, stage > 0 and i == 0 and dilation == 1)

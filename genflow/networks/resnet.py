@@ -8,6 +8,7 @@ import flax.linen as nn
 from genflow.core import Network
 from genflow.networks.conv import Conv, ZeroConv
 from genflow.networks.film import FiLM
+from genflow.networks.precision import precise
 from genflow.networks.pure import pure
 
 
@@ -32,6 +33,7 @@ class ResNet(nn.Module):
         return (ZeroConv if self.zero_last else Conv)(self.features)(nn.silu(h))
 
 
+@precise
 def resnet(width: int, num_blocks: int, zero_last: bool = True) -> Callable[[int], Network]:
     """Builder of residual networks [B, H, W, C], cond [B, D] or None -> [B, H, W, features]; zero at the start.
 

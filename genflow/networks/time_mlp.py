@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from genflow.core import Network
+from genflow.networks.precision import inner_dtype, precise
 from genflow.networks.pure import pure
 
 
@@ -38,13 +39,17 @@ class TimeMLP(nn.Module):
         told = nn.Dense(self.width)(sinusoidal(FASTEST * t, self.width, 10 * FASTEST))
         if c is not None:
             told += nn.Dense(self.width, use_bias=False)(c)
-        h = nn.Dense(self.width)(x)
+        enter = nn.Dense(self.width)
+        h = enter(x)
+        dtype = inner_dtype(h, enter.variables["params"]["kernel"])
+        h, told = h.astype(dtype), told.astype(dtype)
         for _ in range(self.num_blocks):
             r = nn.Dense(self.width)(nn.silu(h)) + nn.Dense(self.width)(nn.silu(told))
             h += nn.Dense(self.width)(nn.silu(r))
         return nn.Dense(self.features)(nn.silu(h))
 
 
+@precise(exact_inputs=True)
 def time_mlp(width: int, num_blocks: int) -> Callable[[int], Network]:
     """Builder of perceptrons [B, D], cond (t [B] in [0, 1], c [B, C] or None) -> [B, features]."""
     return lambda features: pure(TimeMLP(features, width, num_blocks))

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from genflow.core import Params
 from genflow.networks.attention import Turn, attend, attention, causal_attention, drop
 from genflow.networks.film import FiLM
+from genflow.networks.precision import precise
 
 EXPANSION = 4  # hidden features of a block's perceptron over its width
 KEPT = jax.checkpoint_policies.save_from_both_policies(
@@ -36,6 +37,7 @@ class Transformer(NamedTuple):
     step: Callable[..., tuple[Array, PyTree]]
 
 
+@precise
 def transformer(width: int, num_layers: int, num_heads: int, causal: bool = False) -> Callable[[int], Transformer]:
     """Builder of transformers [B, L, C], cond [B, D] or None -> [B, L, features], zero at the start.
 

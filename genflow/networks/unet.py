@@ -17,6 +17,7 @@ from genflow.core import Network, Params
 from genflow.networks.attention import drop
 from genflow.networks.conv import conv2d
 from genflow.networks.nvae import randomized
+from genflow.networks.precision import inner_dtype, precise
 from genflow.networks.shifted import halve_windows
 from genflow.networks.time_mlp import sinusoidal
 from genflow.networks.vdvae import average_pool, nearest_upsample
@@ -56,6 +57,7 @@ class Options(NamedTuple):
     rescale_skip: bool
 
 
+@precise(exact_inputs=True)
 def unet(
     width: int = 128,
     multipliers: tuple[int, ...] = (1, 2, 2, 2),
@@ -200,13 +202,14 @@ def normalization_params(features: int) -> Params:
 
 def _apply(plan_of, options, memory, params, x, cond, key=None):
     plan, (t, c) = plan_of(x.shape), cond
-    told = embed(params, plan.width, t, c).astype(x.dtype)
+    dtype = inner_dtype(x, params["input"]["kernel"])
+    told = embed(params, plan.width, t, c).astype(dtype)
     run = functools.partial(run_part, options)
     if memory == "remat":
         run = jax.checkpoint(run, static_argnums=0)
     parts = (*plan.down, *plan.middle, *plan.up)
     keys = {part.name: None if key is None else jax.random.fold_in(key, i) for i, part in enumerate(parts)}
-    h = conv(params["input"], x)
+    h = conv(params["input"], x).astype(dtype)
     skips = [h]
     for part in plan.down:
         h = run(part, params[part.name], h, told, keys[part.name])

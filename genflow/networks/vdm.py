@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from genflow.core import Network
 from genflow.networks.nvae import randomized
+from genflow.networks.precision import inner_dtype, precise
 from genflow.networks.unet import (
     MEMORY,
     Options,
@@ -39,6 +40,7 @@ def fourier_features(z: Float[Array, "B *event C"], periods: tuple[float, ...]) 
     return jnp.concatenate([f(angle) for f in (jnp.sin, jnp.cos) for angle in angles], axis=-1)
 
 
+@precise(exact_inputs=True)
 def level_net(
     width: int,
     blocks: int,
@@ -107,7 +109,8 @@ def _evaluation(parts, options, blocks, keep):
     width = parts["down"].features
 
     def apply(params, x, cond, key=None):
-        told = embed(params, width, *cond).astype(x.dtype)
+        dtype = inner_dtype(x, params["input"]["kernel"])
+        told = embed(params, width, *cond).astype(dtype)
         if key is None:
             key_down = key_first = key_second = key_up = None
         else:
@@ -124,7 +127,7 @@ def _evaluation(parts, options, blocks, keep):
             p, skip, key = inputs
             return run_part(options, parts["up"], p, jnp.concatenate([h, skip], axis=-1), told, key), None
 
-        first = conv(params["input"], x)
+        first = conv(params["input"], x).astype(dtype)
         h, skips = jax.lax.scan(down, first, (params["down"], key_down))
         h = run_part(options, parts["middle_0"], params["middle_0"], h, told, key_first)
         h = run_part(options, parts["middle_1"], params["middle_1"], h, told, key_second)

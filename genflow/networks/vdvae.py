@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 
 from genflow.core import Network, Params
 from genflow.networks.conv import biased_conv2d
+from genflow.networks.precision import precise
 
 NAMES = ("reduce", "first", "second", "expand")
 
@@ -15,6 +16,7 @@ def gelu(x: Array) -> Array:
     return jax.nn.gelu(x, approximate=False)
 
 
+@precise
 def bottleneck(side: int, middle: int, features: int, last_scale: float = 1.0) -> Network:
     """g -> expand(gelu(second(gelu(first(gelu(reduce(g))))))), of an input that has been through gelu already.
 

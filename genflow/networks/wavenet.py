@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from genflow.core import CausalNetwork, Params
+from genflow.networks.precision import precise, wide
 
 
 def receptive_field(kernel: int, dilations: tuple[int, ...]) -> int:
@@ -18,6 +19,7 @@ def receptive_field(kernel: int, dilations: tuple[int, ...]) -> int:
     return kernel + (kernel - 1) * sum(dilations)
 
 
+@precise
 def wavenet(
     dilations: tuple[int, ...], width: int, skip_width: int, bins: int, kernel: int = 2
 ) -> Callable[[int], CausalNetwork]:
@@ -56,7 +58,7 @@ def wavenet(
 
         def apply(params, x, cond=None, key=None):
             h = _delayed(_embedded(params["codes_kernel"], x[..., 0]))
-            sums = jnp.zeros((*h.shape[:2], skip_width), h.dtype)
+            sums = wide(jnp.zeros((*h.shape[:2], skip_width), h.dtype))
             layers = params["layers"] | {"dilation": jnp.array(dilations), "bias": _biases(params, cond)}
 
             @jax.checkpoint  # as fast as keeping the gates, in less memory
@@ -76,7 +78,7 @@ def wavenet(
         def step(params, cache, x, i, cond=None):
             past, biases = cache
             h = _latest(params["codes_kernel"], x[..., 0], i)
-            sums = jnp.zeros((len(h), skip_width), h.dtype)
+            sums = wide(jnp.zeros((len(h), skip_width), h.dtype))
             frame = i * biases.shape[2] // x.shape[1]
             for n, dilation in enumerate(dilations):
                 own = jax.tree.map(lambda a, n=n: a[n], params["layers"])
@@ -111,7 +113,8 @@ def _residual(own, z, h, sums):
 
 
 def _head(params, sums):
-    h = jax.nn.relu(sums) @ params["hidden"]["kernel"] + params["hidden"]["bias"]
+    kernel = params["hidden"]["kernel"]
+    h = jax.nn.relu(sums).astype(kernel.dtype) @ kernel + params["hidden"]["bias"]
     return jax.nn.relu(h) @ params["output"]["kernel"] + params["output"]["bias"]
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from genflow.core import Network, Params
 from genflow.networks.conv import conv2d
 from genflow.networks.nvae import half_width, randomized
+from genflow.networks.precision import precise, wide
 from genflow.networks.shifted import halve_windows
 
 NORMS = ("none", "group")
@@ -27,6 +28,7 @@ SLOPE = 0.2  # of the leaky rectifier
 EPSILON = 1e-5
 
 
+@precise
 def wide_resnet(depth: int = 28, width: int = 10, norm: str = "none") -> Callable[[int], Network]:
     """Builder of networks [B, H, W, C] -> [B, features].
 
@@ -92,8 +94,8 @@ def _apply(params: Params, x: Float[Array, "B H W C"], cond=None, key=None) -> F
     for stage in range(len(STAGES)):
         for block in range(blocks):
             h = _residual(params[f"stage_{stage}_block_{block}"], h, stride=2 if stage and not block else 1)
-    h = _activated(params, "norm", h).mean((1, 2))
-    return h @ params["logits"]["kernel"] + params["logits"]["bias"]
+    h = wide(_activated(params, "norm", h)).mean((1, 2))  # energies are made of logits: these are not rounded
+    return h @ wide(params["logits"]["kernel"]) + params["logits"]["bias"]
 
 
 def _residual(params, h, stride):
@@ -120,7 +122,7 @@ def _activated(params, name, x):
 
 def _group_norm(params, x):
     B, H, W, C = x.shape
-    groups = x.reshape(B, H * W, -1, math.gcd(GROUP, C))
+    groups = wide(x).reshape(B, H * W, -1, math.gcd(GROUP, C))
     mean, variance = groups.mean((1, 3), keepdims=True), groups.var((1, 3), keepdims=True)
-    normalized = ((groups - mean) * jax.lax.rsqrt(variance + EPSILON)).reshape(x.shape)
+    normalized = ((groups - mean) * jax.lax.rsqrt(variance + EPSILON)).reshape(x.shape).astype(x.dtype)
     return normalized * params["scale"] + params["bias"]
