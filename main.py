@@ -2,11 +2,15 @@
 
 import os
 import sys
+import time
 
 from absl import app, logging
 
 from genflow import cli
 from genflow.errors import UserError
+from genflow.supervisor import LOST, supervised
+
+STARTED = time.monotonic()
 
 
 def parse_flags(argv):
@@ -25,10 +29,12 @@ def main(arguments):
     try:
         if cli.FLAGS.list_configs:
             print(cli.list_configs())
+        elif cli.FLAGS.coordinator:
+            supervised(lambda: run(cli.FLAGS, arguments[1]), LOST.format(cli.FLAGS.heartbeat))
         else:
             run(cli.FLAGS, arguments[1])
     except UserError as error:
-        fail(error)
+        fail(error, at_once=bool(cli.FLAGS.coordinator))
 
 
 def run(flags, config):
@@ -38,7 +44,7 @@ def run(flags, config):
     from genflow import hosts, train, use
 
     if flags.coordinator:
-        hosts.join(flags.coordinator, flags.num_processes, flags.process_id)
+        hosts.join(flags.coordinator, flags.num_processes, flags.process_id, flags.heartbeat)
     logging.set_verbosity(logging.WARNING)  # orbax and JAX tell their internals at the level of information
     if flags.mode == "eval":
         use.evaluate_run(flags.workdir, defaults=common.base(), **cli.evaluation())
@@ -46,16 +52,16 @@ def run(flags, config):
         use.sample_run(flags.workdir, defaults=common.base(), **cli.sampling())
     else:
         try:
-            train.train(config, flags.workdir, common.RESUMABLE)
+            train.train(config, flags.workdir, common.RESUMABLE, common.base(), flags.wandb, STARTED)
         except train.Interrupted as stop:
             print(stop, file=sys.stderr)
             sys.exit(stop.exit_status)
 
 
-def fail(error):
-    """Prints one sentence and leaves with status 2."""
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+def fail(error, at_once=False):
+    """Prints one sentence and leaves with status 2; one process of several `at_once`, without a word to the others."""
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    (os._exit if at_once else sys.exit)(2)
 
 
 if __name__ == "__main__":

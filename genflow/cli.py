@@ -1,6 +1,7 @@
 """The command line: flags, configuration files and overrides, checked before JAX is imported."""
 
 import difflib
+import importlib.util
 import math
 import os
 import pathlib
@@ -42,16 +43,18 @@ flags.DEFINE_float("guidance", None, "sample: w of (1 + w) conditional - w uncon
 flags.DEFINE_string("spacing", "", "sample: of a diffusion model's times: linear, quadratic, log_snr or karras")
 flags.DEFINE_integer("resample", None, "sample --given: how often a diffusion model takes each step", 1, LARGEST)
 flags.DEFINE_integer("seed", 0, "eval, sample: of the noise that this call draws", lower_bound=0, upper_bound=LARGEST)
+flags.DEFINE_enum("wandb", "off", ("off", "offline", "online"), "train: Weights & Biases; see docs/watching.md")
 flags.DEFINE_string("coordinator", "", "several hosts: HOST:PORT of process 0, or auto on Cloud TPU, SLURM, Open MPI")
 flags.DEFINE_integer("num_processes", 1, "several hosts: how many, unless auto", lower_bound=1)
 flags.DEFINE_integer("process_id", 0, "several hosts: which one this is, unless auto", lower_bound=0)
+flags.DEFINE_integer("heartbeat", 30, "several hosts: s without a word of one after which the others end", 5, LARGEST)
 flags.DEFINE_bool("list_configs", False, "print a table of the experiments and exit")
 DIFFUSION = ("sampler", "sampler_steps", "guidance", "spacing", "resample")
 OURS = (
     *("config", "mode", "workdir", "num", "temperature", "label", "prompt", "given", "top_k", "top_p", "seed"),
     *DIFFUSION,
-    *("features", "parzen"),
-    *("coordinator", "num_processes", "process_id", "list_configs"),
+    *("features", "parzen", "wandb"),
+    *("coordinator", "num_processes", "process_id", "heartbeat", "list_configs"),
 )
 EVALUATION = ("features", "parzen")
 SAMPLING = ("label", "prompt", "given", "top_k", "top_p", *DIFFUSION)
@@ -78,7 +81,10 @@ def parse(argv: Sequence[str]) -> ConfigDict | None:
         if name := next((n for n in SAMPLING if FLAGS[n].present), ""):
             hint = "; train with --config.model.conditional=True first" * (name == "label")
             raise UserError(f"--{name} is for --mode=sample{hint}")
+        _check_tracking()
         return load_config(FLAGS.config, overrides)
+    if FLAGS["wandb"].present:
+        raise UserError("--wandb is for --mode=train")
     _check_features()
     if overrides or FLAGS["config"].present:
         raise UserError(f"--mode={FLAGS.mode} reads the configuration from --workdir; leave --config out")
@@ -91,6 +97,11 @@ def parse(argv: Sequence[str]) -> ConfigDict | None:
     return None
 
 
+def _check_tracking():
+    if FLAGS.wandb != "off" and importlib.util.find_spec("wandb") is None:
+        raise UserError(f"--wandb={FLAGS.wandb} needs the package wandb: pip install -e '.[log]'")
+
+
 def _parse_flags(words):
     for name in OURS:
         FLAGS[name].unparse()  # a second call in one process starts from the defaults
@@ -101,7 +112,27 @@ def _parse_flags(words):
     except flags.Error as error:
         raise UserError(shown(error, 200)) from error
     temperature()
+    _check_hosts()
     return stray
+
+
+def _check_hosts():
+    """One of several processes knows where the first is and which one it is itself."""
+    address, who = FLAGS.coordinator, [n for n in ("num_processes", "process_id") if FLAGS[n].present]
+    if not address and (names := [*who, *(["heartbeat"] if FLAGS["heartbeat"].present else [])]):
+        raise UserError(f"--{names[0]} needs --coordinator=HOST:PORT, the address of process 0, or auto")
+    if address == "auto" and who:
+        raise UserError(f"--{who[0]}: --coordinator=auto finds it out; leave it out or write --coordinator=HOST:PORT")
+    if address and address != "auto" and len(who) < 2:
+        raise UserError(f"--coordinator={shown(address)} needs --num_processes=N and --process_id=I of 0 .. N - 1")
+    if address and FLAGS.mode == "train" and not FLAGS.workdir:
+        raise UserError("--coordinator needs --workdir=DIR, a folder that all hosts see")
+    if address and address != "auto" and not re.fullmatch(r".+:\d{1,5}", address):
+        raise UserError(f"flag --coordinator={shown(address)}: expected HOST:PORT of process 0, or auto")
+    if FLAGS.process_id >= FLAGS.num_processes:
+        raise UserError(
+            f"--process_id={FLAGS.process_id} must be below --num_processes={FLAGS.num_processes}; the first one is 0"
+        )
 
 
 def temperature() -> float | tuple[float, ...]:

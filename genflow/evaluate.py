@@ -9,13 +9,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from genflow.core import Key, Model, Params, Spec
 from genflow.hosts import to_host
 
 LN2 = math.log(2.0)
-Place = Callable[[dict], dict]  # puts a host batch where the computation wants it
+Place = Callable[..., dict]  # (dataset, indices) -> the examples, where the computation wants them
+
+
+def fetch(dataset, index: Int[np.ndarray, " b"]) -> dict:
+    """The examples at some indices, in the memory of this host."""
+    return dataset.fetch(index)
 
 
 class Score(NamedTuple):
@@ -70,7 +75,7 @@ def log_probs(
     batch_size: int,
     num_repeats: int = 1,
     limit: int = 0,
-    place: Place = lambda batch: batch,
+    place: Place = fetch,
     importance_samples: int = 1,
     samples_per_call: int = 1,
 ) -> Float[np.ndarray, " N"]:
@@ -94,9 +99,9 @@ def log_probs(
     is_weighed = importance_samples > 1 and model.log_weights is not None
     evaluate = compiled_weights(model.log_weights, per_call) if is_weighed else compiled(model.log_prob)
     out = []
-    for i, (batch, count) in enumerate(batches(dataset, batch_size, limit)):
+    for i, (batch, count) in enumerate(batches(dataset, batch_size, limit, place)):
         keys = [jax.random.fold_in(key, i * num_repeats + r) for r in range(num_repeats)]
-        draws = [evaluate(params, state, k, place(batch), importance_samples) for k in keys]
+        draws = [evaluate(params, state, k, batch, importance_samples) for k in keys]
         out.append(np.mean([to_host(d).astype(np.float64) for d in draws], axis=0)[:count])
     return np.concatenate(out)
 
@@ -162,12 +167,12 @@ def compiled_weights(log_weights: Callable, per_call: int) -> Callable:
     return jax.jit(log_mean_exp)
 
 
-def batches(dataset, batch_size: int, limit: int = 0) -> Iterator[tuple[dict, int]]:
+def batches(dataset, batch_size: int, limit: int = 0, place: Place = fetch) -> Iterator[tuple[dict, int]]:
     """(batch, number of real examples in it) in order; the last batch is filled up by repeating its last example."""
     num = min(dataset.num, limit) if limit else dataset.num
     for start in range(0, num, batch_size):
         index = np.arange(start, start + batch_size)
-        yield dataset.fetch(np.minimum(index, num - 1)), min(batch_size, num - start)
+        yield place(dataset, np.minimum(index, num - 1)), min(batch_size, num - start)
 
 
 def round_trip(model: Model, params: Params, state, batch) -> np.ndarray:

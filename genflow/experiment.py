@@ -9,12 +9,13 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from genflow import data, models
-from genflow.core import Key, Model, Spec
+from genflow.core import Batch, Key, Model, Spec
 from genflow.data import Dataset
 from genflow.errors import UserError
 from genflow.evaluate import Place, check_importance
+from genflow.networks.precision import network_precision
 from genflow.optimizers import GroupOptimizer, make_optimizers
-from genflow.sharding import batch_sharding, check_batch, make_mesh, put, replicated, tree_shardings
+from genflow.sharding import check_batch, gatherer, local_rows, make_mesh, put, put_rows, replicated, tree_shardings
 from genflow.step import TrainState, init_state, make_call, make_step
 
 DATA_STREAM = 2**31 - 1  # folded into the seed's key for augmentation, apart from the steps' own keys
@@ -43,7 +44,10 @@ def assemble(config: ConfigDict) -> Experiment:
     check_batch(mesh, "data.batch_size", config.data.batch_size, config.optimizer.accumulate)
     check_batch(mesh, "eval.batch_size", config.eval.batch_size)
     spec, train, evaluation = data.load(config.data, config.seed)
-    model = models.build(config.model, spec)
+    if not evaluation[config.eval.split].num:
+        raise UserError("config.eval.split=validation: there is no such part; set config.data.validation above 0")
+    with network_precision(config.compute.network_precision):
+        model = models.build(config.model, spec)
     try:
         check_importance(model, config.eval.importance_samples)
     except ValueError as error:
@@ -54,9 +58,21 @@ def assemble(config: ConfigDict) -> Experiment:
 
 def initializer(experiment: Experiment) -> tuple[Callable[[], TrainState], TrainState]:
     """A function that makes the first TrainState on the mesh, and its tree of shapes with their shardings."""
-    config, mesh = experiment.config, experiment.mesh
+    config = experiment.config
     index = data.batch_indices(config.seed, 0, experiment.train.num, config.data.batch_size)
-    batch = jax.tree.map(lambda a: put(mesh, a, batch_sharding(mesh)), experiment.train.fetch(index))
+    batch = place_batch(experiment)(experiment.train, index)
+    init, target = abstract_state(experiment, batch)
+    shardings = jax.tree.map(lambda a: a.sharding, target)
+    return lambda: jax.jit(init, out_shardings=shardings)(jax.random.key(config.seed), batch), target
+
+
+def abstract_state(experiment: Experiment, batch: Batch) -> tuple[Callable[[Key, Batch], TrainState], TrainState]:
+    """init(key, batch) -> the first TrainState, and the tree of its shapes with their shardings.
+
+    Args:
+      batch: of training examples; shapes with shardings do.
+    """
+    config, mesh = experiment.config, experiment.mesh
     change = data.transform(config.data, experiment.spec)
 
     def init(key, batch):
@@ -66,8 +82,7 @@ def initializer(experiment: Experiment) -> tuple[Callable[[], TrainState], Train
     init = jax.jit(init, inline=True)  # traced once, for the shapes and for what makes them
     shapes = jax.eval_shape(init, jax.random.key(config.seed), batch)
     shardings = tree_shardings(mesh, shapes, config.sharding.rules)
-    target = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, shardings)
-    return lambda: jax.jit(init, out_shardings=shardings)(jax.random.key(config.seed), batch), target
+    return init, jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, shardings)
 
 
 class Feed(NamedTuple):
@@ -83,6 +98,7 @@ def make_feed(experiment: Experiment) -> Feed:
     section, mesh, seed = experiment.config.data, experiment.mesh, experiment.config.seed
     change, size = data.transform(section, experiment.spec), experiment.config.train.steps_per_call
     num, batch_size = experiment.train.num, section.batch_size
+    held = local_rows(mesh, batch_size)
 
     def transformed(step, batch):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), DATA_STREAM), step)
@@ -91,10 +107,10 @@ def make_feed(experiment: Experiment) -> Feed:
     def entries(step, count, rows):
         steps = [rows(min(step + i, step + count - 1)) for i in range(size)]
         stacked = jax.tree.map(lambda *a: np.stack(a), *steps)
-        return jax.tree.map(lambda a: put(mesh, a, batch_sharding(mesh, 1)), stacked)
+        return jax.tree.map(lambda a: put_rows(mesh, a, batch_size, 1), stacked)
 
     def indices(step):
-        return data.batch_indices(seed, step, num, batch_size).astype(np.int32)
+        return data.batch_indices(seed, step, num, batch_size).astype(np.int32)[held]
 
     if placement(experiment) == "device":
         arrays = {name: put(mesh, a, replicated(mesh)) for name, a in experiment.train.arrays.items()}
@@ -103,18 +119,20 @@ def make_feed(experiment: Experiment) -> Feed:
             return transformed(step, experiment.train.gather(arrays, index))
 
         return Feed(arrays, lambda step, count: entries(step, count, indices), gather)
-    read = _reader(experiment) if placement(experiment) == "stream" else lambda s: experiment.train.fetch(indices(s))
+    read = (
+        _reader(experiment, held) if placement(experiment) == "stream" else lambda s: experiment.train.fetch(indices(s))
+    )
     return Feed({}, lambda step, count: entries(step, count, read), lambda step, _, batch: transformed(step, batch))
 
 
-def _reader(experiment):
-    """Batches of consecutive steps from grain's threads, opened at the first step that is asked for."""
+def _reader(experiment, held):
+    """This process's rows of consecutive batches from grain's threads, opened at the first step that is asked for."""
     config, state = experiment.config, {"step": None, "batch": None, "stream": None}
 
     def read(step):
         if state["stream"] is None:
             state["stream"] = data.stream(
-                experiment.train, config.seed, step, config.train.num_steps, config.data.batch_size, slice(None)
+                experiment.train, config.seed, step, config.train.num_steps, config.data.batch_size, held
             )
             state["step"] = step - 1
         while state["step"] < step:
@@ -142,6 +160,14 @@ def compile_call(experiment: Experiment, feed: Feed, train_state: TrainState, ro
     Args:
       rollbacks: how often the run has gone back to an earlier step: the noise is another one each time.
     """
+    entries = feed.entries(int(train_state.step), 1)
+    return trace_call(experiment, feed, train_state, entries, rollbacks).lower().compile()
+
+
+def trace_call(
+    experiment: Experiment, feed: Feed, train_state: TrainState, entries: dict, rollbacks: int = 0
+) -> jax.stages.Traced:
+    """What `compile_call` compiles; for arguments on a mesh that is not there, shapes with shardings do."""
     config = experiment.config
     step = make_step(
         experiment.model,
@@ -150,12 +176,14 @@ def compile_call(experiment: Experiment, feed: Feed, train_state: TrainState, ro
         config.train.ema_decay,
         config.optimizer.accumulate,
         config.train.ema_warmup,
+        gatherer(experiment.mesh, config.sharding.rules),
     )
     shardings = jax.tree.map(lambda a: a.sharding, train_state)
     call = jax.jit(
         make_call(step, feed.fetch), donate_argnums=0, out_shardings=(shardings, replicated(experiment.mesh))
     )
-    return call.lower(train_state, feed.data, feed.entries(int(train_state.step), 1), np.int32(1)).compile()
+    with jax.set_mesh(experiment.mesh):
+        return call.trace(train_state, feed.data, entries, np.int32(1))
 
 
 def evaluation_key(experiment: Experiment, seed: int | None = None) -> Key:
@@ -164,6 +192,11 @@ def evaluation_key(experiment: Experiment, seed: int | None = None) -> Key:
 
 
 def place_batch(experiment: Experiment) -> Place:
-    """Puts an evaluation batch on the mesh."""
-    sharding = batch_sharding(experiment.mesh)
-    return lambda batch: jax.tree.map(lambda a: put(experiment.mesh, a, sharding), batch)
+    """Reads a batch onto the mesh, of which each process reads the rows of its own devices."""
+    mesh = experiment.mesh
+
+    def place(dataset, index):
+        batch = dataset.fetch(index[local_rows(mesh, len(index))])
+        return jax.tree.map(lambda a: put_rows(mesh, a, len(index)), batch)
+
+    return place

@@ -5,7 +5,10 @@ the first writes beside the checkpoints goes to a folder that is thrown away.
 """
 
 import contextlib
+import os
 import pathlib
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -13,19 +16,29 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from genflow.errors import UserError
 from genflow.workdir import lock
 
 
-def join(coordinator: str, num_processes: int, process_id: int) -> None:
+def join(coordinator: str, num_processes: int, process_id: int, heartbeat: int) -> None:
     """Makes this process one of several; must run before anything else touches a device.
 
     Args:
       coordinator: HOST:PORT of process 0, or 'auto' on Cloud TPU, SLURM and Open MPI, where JAX finds out the rest.
+      heartbeat: seconds without a word of a process after which the others end.
+
+    Raises:
+      UserError: there is no such cluster.
     """
-    if coordinator == "auto":
-        jax.distributed.initialize()
-    else:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+    known = {} if coordinator == "auto" else {"num_processes": num_processes, "process_id": process_id}
+    address = None if coordinator == "auto" else coordinator
+    try:
+        jax.distributed.initialize(address, **known, heartbeat_timeout_seconds=heartbeat)
+    except ValueError as error:
+        raise UserError(
+            f"--coordinator={coordinator}: {error}\nauto works on Cloud TPU, in a SLURM step and under mpirun; "
+            "elsewhere write --coordinator=HOST:PORT --num_processes=N --process_id=I"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -44,3 +57,41 @@ def to_host(array: jax.Array) -> np.ndarray:
     if isinstance(array, jax.Array) and not (array.is_fully_addressable or array.is_fully_replicated):
         return multihost_utils.process_allgather(array, tiled=True)
     return np.asarray(array)
+
+
+class Interruptions:
+    """SIGTERM and SIGINT of this process, or of any of several, which then all stop after the same call."""
+
+    def __init__(self):
+        self._received: list[int] = []
+        self._calls = 0
+
+    def note(self, number: int, frame=None) -> None:
+        """Handles a signal; a second one ends the process at once."""
+        if self._received:
+            os._exit(128 + number)
+        self._received.append(number)
+        print("stopping after this call; a second signal ends at once", file=sys.stderr, flush=True)
+
+    def agreed(self) -> int:
+        """The number of the signal after which to stop now, or 0; every process asks after every call."""
+        self._calls += 1
+        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(self._calls):
+            return signal.SIGTERM
+        return self._received[0] if self._received else 0
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Interruptions]:
+    """Takes SIGTERM and SIGINT until the end of the with-block; of several processes, JAX has taken SIGTERM before."""
+    interruptions = Interruptions()
+    if jax.process_count() > 1:
+        yield interruptions
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        return
+    old = {number: signal.signal(number, interruptions.note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield interruptions
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

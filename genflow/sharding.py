@@ -1,7 +1,12 @@
-"""One mesh for one device or thousands: a batch axis 'data' and a parameter axis 'model'."""
+"""One mesh for one device or thousands: a batch is cut over all of it, parameters along its second axis.
+
+The axes are 'data' and 'model'. Every device computes on rows of its own; parameters, and with them the optimizer's
+state and the average, are either whole on every device or cut along 'model' by rule, and then gathered where they are
+used (Rajbhandari et al. 2020, ZeRO, arXiv:1910.02054, stage 3; "fully sharded data parallel").
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -12,6 +17,8 @@ from genflow.errors import UserError
 from genflow.optimizers import leaf_name
 
 AXES = ("data", "model")
+LARGEST = "largest"  # a rule's word for: cut the largest dimension that the parameter axis divides
+STATE = "state/"  # how paths of the model's state begin
 CHAINS = "chains"  # the last name in the path of a state whose first axis is the batch's
 
 
@@ -36,34 +43,59 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
-    """Arrays whose `axis` is the batch, cut along the mesh's data axis."""
-    return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "data"))
+    """Arrays whose `axis` is the batch, cut over all devices of the mesh."""
+    return NamedSharding(mesh, PartitionSpec(*(None,) * axis, AXES))
 
 
 def tree_shardings(mesh: Mesh, tree: PyTree, rules: Sequence = ()) -> PyTree:
     """A sharding for each leaf of a tree of shapes, by the first rule whose regular expression matches its path.
 
     Args:
-      rules: ((pattern, (axis name or '' for each of the last dimensions)), ...). Leaves without a match are
-        replicated, but for `chains`, whose rows are cut as those of a batch. A rule speaks of the trailing dimensions,
-        so stacked layers need no rule of their own; dimensions that the mesh axis does not divide stay whole.
+      tree: a TrainState, or a part of it. Only its parameters, their average and the optimizer's state are cut by rule.
+      rules: ((pattern, (axis name or '' for each of the last dimensions)), ...), or ((pattern, ('largest',)), ...) to
+        cut the largest dimension that the parameter axis divides. Leaves without a match are replicated, but for
+        `chains`, whose rows are cut as those of a batch. A rule speaks of the trailing dimensions, so stacked layers
+        need no rule of their own; dimensions that the mesh axis does not divide stay whole.
+
+    Raises:
+      UserError: an axis that the mesh does not have.
     """
-    if unknown := [axis for _, axes in rules for axis in axes if axis and axis not in AXES]:
-        raise UserError(f"config.sharding.rules: no mesh axis {unknown[0]!r}; the axes are {', '.join(AXES)}")
+    words = (word for _, axes in rules if tuple(axes) != (LARGEST,) for word in axes)
+    if unknown := [word for word in words if word and word not in AXES]:
+        hint = ", or ('largest',) alone" * (unknown[0] == LARGEST)
+        raise UserError(f"config.sharding.rules: no mesh axis {unknown[0]!r}; the axes are {', '.join(AXES)}{hint}")
 
     def sharding(path, leaf):
-        for pattern, axes in rules:
-            if re.search(pattern, leaf_name(path)) and leaf.ndim >= len(axes):
-                return NamedSharding(mesh, PartitionSpec(*_fitting(mesh, leaf.shape, axes)))
-        is_chains = leaf_name(path).rpartition("/")[2] == CHAINS and leaf.ndim > 0
-        return batch_sharding(mesh) if is_chains and leaf.shape[0] % mesh.shape["data"] == 0 else replicated(mesh)
+        name = leaf_name(path)
+        for pattern, axes in () if name.startswith(STATE) else rules:
+            if re.search(pattern, name) and leaf.ndim >= len(axes):
+                return NamedSharding(mesh, _partition(mesh, leaf.shape, axes))
+        is_chains = name.rpartition("/")[2] == CHAINS and leaf.ndim > 0
+        return batch_sharding(mesh) if is_chains and leaf.shape[0] % mesh.size == 0 else replicated(mesh)
 
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
-def _fitting(mesh, shape, axes):
+def gatherer(mesh: Mesh, rules: Sequence) -> Callable[[PyTree], PyTree]:
+    """What a step does with parameters that the rules cut before it computes with them: every device gets all of them.
+
+    Left to itself, XLA's partitioner cuts activations as the parameters are cut, and moves them at every layer.
+    """
+    if not rules:
+        return lambda tree: tree
+    return lambda tree: jax.lax.with_sharding_constraint(tree, jax.tree.map(lambda _: replicated(mesh), tree))
+
+
+def _partition(mesh, shape, axes):
+    """The axes of a rule from the last dimension on, where they divide it."""
+    if tuple(axes) == (LARGEST,):
+        fitting = [i for i in range(len(shape)) if shape[i] and shape[i] % mesh.shape["model"] == 0]
+        cut = max(fitting, key=lambda i: shape[i], default=None)
+        return PartitionSpec(*("model" if i == cut else None for i in range(len(shape))))
     names = (None,) * (len(shape) - len(axes)) + tuple(axis or None for axis in axes)
-    return tuple(n if n and size % mesh.shape[n] == 0 else None for n, size in zip(names, shape, strict=True))
+    return PartitionSpec(
+        *(n if n and size % mesh.shape[n] == 0 else None for n, size in zip(names, shape, strict=True))
+    )
 
 
 def put(mesh: Mesh, array: np.ndarray, sharding: NamedSharding) -> jax.Array:
@@ -71,9 +103,31 @@ def put(mesh: Mesh, array: np.ndarray, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
+def local_rows(mesh: Mesh, num: int) -> np.ndarray:
+    """Which of a batch's `num` rows the devices of this process hold, ascending."""
+    parts = batch_sharding(mesh).addressable_devices_indices_map((num,)).values()
+    return np.unique(np.concatenate([np.arange(num)[part] for (part,) in parts]))
+
+
+def put_rows(mesh: Mesh, rows: np.ndarray, num: int, axis: int = 0) -> jax.Array:
+    """A batch of `num` rows along `axis`, cut over all devices, from the rows that `local_rows` names.
+
+    Args:
+      rows: this process's rows and no others.
+    """
+    sharding = batch_sharding(mesh, axis)
+    held = local_rows(mesh, num)
+
+    def part(index):
+        wanted = np.searchsorted(held, np.arange(num)[index[axis]])
+        return rows[(*index[:axis], wanted, *index[axis + 1 :])]
+
+    return jax.make_array_from_callback((*rows.shape[:axis], num, *rows.shape[axis + 1 :]), sharding, part)
+
+
 def check_batch(mesh: Mesh, field: str, batch_size: int, accumulate: int = 1) -> None:
-    """Raises UserError unless a batch cuts evenly over the data axis and the micro-batches."""
-    parts = mesh.shape["data"] * accumulate
+    """Raises UserError unless a batch cuts evenly over the devices and the micro-batches."""
+    parts = mesh.size * accumulate
     if batch_size % parts:
-        factors = "devices along sharding.data" + " x optimizer.accumulate" * (accumulate > 1)
+        factors = "devices" + " x optimizer.accumulate" * (accumulate > 1)
         raise UserError(f"config.{field}={batch_size} must be a multiple of {parts} ({factors})")

@@ -46,12 +46,16 @@ def make_step(
     ema_decay: float = 0.0,
     accumulate: int = 1,
     ema_warmup: float = 0.0,
+    gather: Callable[[Params], Params] = lambda params: params,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """Returns step(train_state, batch) -> (train_state, metrics).
 
     For each parameter group in order: differentiate its loss with respect to it alone, update it. The randomness of a
     step is a function of (seed, step). A non-finite loss or gradient in any group, or a gradient above the group's
     skip_norm, leaves everything but the counters as it was.
+
+    Args:
+      gather: lays parameters, and gradients, that several devices share out for computing (`sharding.gatherer`).
     """
 
     def step(train_state, batch):
@@ -59,8 +63,9 @@ def make_step(
         new, metrics, good = train_state, {}, jnp.array(True)
         for i, group in enumerate(model.losses):
             gradient = accumulated_gradient(model.losses[group], group, accumulate)
-            given = new.params, new.state, jax.random.fold_in(key, i), batch
+            given = gather(new.params), new.state, jax.random.fold_in(key, i), batch
             grads, state, group_metrics = _when_due(gradient, optimizers[group].every, train_state.step, *given)
+            grads = gather(grads)
             good &= _is_good(group_metrics, optimizers[group].skip_norm)
             metrics |= _prefixed(group_metrics, group, len(model.losses))
             if i + 1 < len(model.losses):

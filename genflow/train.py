@@ -1,11 +1,9 @@
 """The one training loop."""
 
-import contextlib
-import os
 import pathlib
-import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -19,7 +17,9 @@ from genflow.errors import UserError
 from genflow.evaluate import in_unit, normalized, unit
 from genflow.experiment import Experiment, Feed, assemble, compile_call, evaluation_key, initializer, make_feed
 from genflow.failpoints import failpoint
-from genflow.metrics import Progress, Stopwatch, Writer
+from genflow.goodput import RunClock
+from genflow.metrics import Progress, Writer, tracked
+from genflow.sharding import replicated
 from genflow.step import TrainState, averaged_params
 
 
@@ -47,49 +47,66 @@ class Run(NamedTuple):
     checkpoints: Checkpoints
     writer: Writer
     progress: Progress
-    watch: Stopwatch
+    watch: RunClock
     best: dict  # {'step', 'value'} of the lowest validation loss so far; empty at the start
     rollbacks: int  # so far
 
 
-def train(config: ConfigDict, workdir: str = "", resumable: tuple[str, ...] = ()) -> dict:
+def train(
+    config: ConfigDict,
+    workdir: str = "",
+    resumable: tuple[str, ...] = (),
+    defaults: Mapping = MappingProxyType({}),
+    wandb: str = "off",
+    started: float | None = None,
+) -> dict:
     """Trains, or resumes, one run; then scores it and writes its report. Returns the record (record.json).
 
     Args:
       workdir: the run folder; empty: runs/NAME, or NAME-2, ... where another configuration has been there.
       resumable: the fields that may differ from those of the run that is resumed.
+      defaults: what that run had where its config.json, of an earlier revision, has no field.
+      wandb: Weights & Biases: off, offline or online.
+      started: time.monotonic() when the process began, for the goodput; now by default.
 
     Raises:
       UserError: before anything is computed or written, for bad input.
       Interrupted: SIGTERM or SIGINT, after a checkpoint.
     """
-    watch = Stopwatch()
-    path = folders.resolve(config.name, config, workdir)
+    watch = RunClock(started)
+    path = folders.resolve(config.name, config, workdir, defaults=defaults)
     with hosts.output_folder(path) as output:
         with folders.discarded_on_error(path), watch.measure("data"):
-            differences = _check_folder(path, config, resumable)
+            differences = _check_folder(path, config, resumable, defaults)
             experiment = assemble(config)
             summary.check_samples(experiment)
         folders.write_config(output, config)
-        with open_checkpoints(path / "checkpoints", config.checkpoint.keep) as checkpoints, interruptible() as signals:
-            target = _train(experiment, output, checkpoints, watch, differences, signals)
-        return summary.finish(experiment, target, path, output, watch)
+        mode = wandb if jax.process_index() == 0 else "off"
+        with watch.attempt(output), tracked(output, config.to_dict(), mode) as tracker:
+            keep = config.checkpoint.keep
+            with open_checkpoints(path / "checkpoints", keep) as checkpoints, hosts.interruptible() as interruptions:
+                target = _train(experiment, output, checkpoints, watch, tracker, differences, interruptions)
+            record = summary.finish(experiment, target, path, output, watch)
+            if tracker is not None:  # the command may name folders of this machine
+                tracker.summary.update({name: value for name, value in record.items() if name != "command"})
+        return record
 
 
-def _check_folder(path, config, resumable):
+def _check_folder(path, config, resumable, defaults):
     if not (path / folders.CONFIG_FILE).exists():
         return []
-    return folders.check_resume(folders.read_config(path), config, resumable)
+    stored, _ = folders.filled(folders.read_config(path), defaults)
+    return folders.check_resume(stored, config, resumable)
 
 
-def _train(experiment, output, checkpoints, watch, differences, signals) -> TrainState:
+def _train(experiment, output, checkpoints, watch, tracker, differences, interruptions) -> TrainState:
     """Brings the run from its newest checkpoint to its last step; returns the shapes of its state."""
     config = experiment.config
     with watch.measure("init"):
         first, target = initializer(experiment)
         restored = checkpoints.restore(target, hint=differences)
         train_state, metadata = restored if restored else (first(), {})
-    watch.seconds.update({part: s + watch.seconds.get(part, 0) for part, s in metadata.get("seconds", {}).items()})
+    watch.carry(metadata)
     if start := int(train_state.step):
         print(f"resuming {checkpoints.directory.parent} at step {start}", file=sys.stderr)
     if start >= config.train.num_steps:
@@ -100,20 +117,22 @@ def _train(experiment, output, checkpoints, watch, differences, signals) -> Trai
     while True:
         rollbacks, left = checkpoints.rollbacks()
         try:
-            _attempt(experiment, output, checkpoints, watch, best, rollbacks, train_state, feed, signals)
+            _attempt(experiment, output, checkpoints, watch, tracker, best, rollbacks, train_state, feed, interruptions)
             return target
         except Diverged as error:
             if rollbacks >= config.train.max_rollbacks:
                 raise UserError(f"{error}; the checkpoints are intact\n{error.remedy}") from error
             restored = _rolled_back(checkpoints, target, rollbacks + 1, left)
-            train_state, best = restored if restored else (first(), {})
+            train_state, metadata = restored if restored else (first(), {})
+            best = metadata.get("best", {})
+            watch.go_back(metadata)
             times = f"{rollbacks + 1} of at most {config.train.max_rollbacks} times"
             back = int(train_state.step)
             print(f"{error}: back to step {back}, with other noise ({times})", file=sys.stderr, flush=True)
 
 
 def _rolled_back(checkpoints, target, rollbacks, left) -> tuple[TrainState, dict] | None:
-    """The newest checkpoint and the best step before it; where the run went back to it before, the one before it."""
+    """The newest checkpoint, with the best step before it; where the run went back to it before, the one before it."""
     checkpoints.wait()
     steps = checkpoints.steps()
     if len(steps) > 1 and steps[-1] == left:
@@ -123,25 +142,28 @@ def _rolled_back(checkpoints, target, rollbacks, left) -> tuple[TrainState, dict
     if restored is None:
         return None
     best = restored[1].get("best", {})
-    return restored[0], dict(best) if best.get("step") in checkpoints.steps("best") else {}
+    return restored[0], restored[1] | {"best": best if best.get("step") in checkpoints.steps("best") else {}}
 
 
-def _attempt(experiment, output, checkpoints, watch, best, rollbacks, train_state, feed, signals) -> None:
+def _attempt(
+    experiment, output, checkpoints, watch, tracker, best, rollbacks, train_state, feed, interruptions
+) -> None:
     """Trains from a state to the last step, with noise that is another one after each rollback."""
     config, start = experiment.config, int(train_state.step)
     with watch.measure("compile"):
         call = compile_call(experiment, feed, train_state, rollbacks)
-    writer = Writer(output, start, abandoned=checkpoints.rollbacks() == (rollbacks, start) and rollbacks > 0)
+    abandoned = checkpoints.rollbacks() == (rollbacks, start) and rollbacks > 0
+    writer = Writer(output, start, abandoned, tracker)
     progress = Progress(start, config.train.num_steps, config.data.batch_size)
     try:
         run = Run(experiment, output, checkpoints, writer, progress, watch, best, rollbacks)
-        _loop(run, train_state, feed, call, signals)
+        _loop(run, train_state, feed, call, interruptions)
     finally:
         progress.close()
         writer.close()
 
 
-def _loop(run: Run, train_state: TrainState, feed: Feed, call, signals: list[int]) -> None:
+def _loop(run: Run, train_state: TrainState, feed: Feed, call, interruptions: hosts.Interruptions) -> None:
     """Call after call until the last step; what is due between calls: metrics, evaluation, sheets, checkpoints."""
     config = run.experiment.config
     step, pending = int(train_state.step), None
@@ -153,8 +175,8 @@ def _loop(run: Run, train_state: TrainState, feed: Feed, call, signals: list[int
             step += count
             _record(run, pending)  # of the call before: the device is already busy with this one
             pending = step, metrics
-        last = step == config.train.num_steps
-        if signals or last or is_due(config.eval.every, step) or is_due(config.checkpoint.every, step):
+        last, signal = step == config.train.num_steps, interruptions.agreed()
+        if signal or last or is_due(config.eval.every, step) or is_due(config.checkpoint.every, step):
             with run.watch.measure("train"):
                 pending = _record(run, pending)
         if last or is_due(config.eval.every, step):
@@ -162,12 +184,13 @@ def _loop(run: Run, train_state: TrainState, feed: Feed, call, signals: list[int
         if is_due(config.sample.every, step):
             with run.watch.measure("samples"):
                 pictures.write_sheet(run.experiment, run.output, *_eval_params(run.experiment, train_state), step)
-        if signals or last or is_due(config.checkpoint.every, step):
+                run.writer.write_sheet(step)
+        if signal or last or is_due(config.checkpoint.every, step):
             with run.watch.measure("checkpoint"):
                 _save(run, train_state, step, "latest")
-        if signals and not last:
+        if signal and not last:
             run.checkpoints.wait()
-            raise Interrupted(signals[0], step)
+            raise Interrupted(signal, step)
 
 
 def next_stop(config: ConfigDict, step: int) -> int:
@@ -200,8 +223,10 @@ def _record(run: Run, pending) -> None:
         }
         named = {unit(spec).replace("/", "_per_"): loss} if "nll" in values else {}
         rates["images_per_second"] = run.progress.images_per_second(step)
+        rates["goodput"] = run.watch.goodput()["value"] or 0.0
         run.writer.write(step, "train", values | named | rates)
         run.progress.log(step, loss, name)
+    run.watch.beat()
     _check_progress(run, step, values)
 
 
@@ -231,7 +256,10 @@ def _suffix(run, group):
 
 def _eval_params(experiment, train_state):
     average = experiment.config.train.ema_decay, experiment.config.train.ema_warmup
-    return jax.jit(averaged_params, static_argnums=(1, 2))(train_state, *average), train_state.state
+    whole = replicated(experiment.mesh)
+    return jax.jit(averaged_params, static_argnums=(1, 2), out_shardings=whole)(
+        train_state, *average
+    ), train_state.state
 
 
 def _validate(run: Run, train_state: TrainState, step: int) -> None:
@@ -255,24 +283,7 @@ def _validate(run: Run, train_state: TrainState, step: int) -> None:
 
 def _save(run: Run, train_state: TrainState, step: int, which: str) -> None:
     config = run.experiment.config.to_dict()
+    run.watch.beat(force=True)  # before the checkpoint: what it calls productive is known to have been trained
     metadata = {"best": dict(run.best), "seconds": run.watch.seconds, "config": config, "rollbacks": run.rollbacks}
+    metadata["productive"] = run.watch.productive()
     run.checkpoints.save(step, train_state, metadata, which)
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[list[int]]:
-    """Yields a list that receives the number of a SIGTERM or SIGINT; a second signal ends the process at once."""
-    received: list[int] = []
-
-    def note(number, frame):
-        if received:
-            os._exit(128 + number)
-        received.append(number)
-        print("stopping after this call; a second signal ends at once", file=sys.stderr, flush=True)
-
-    old = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

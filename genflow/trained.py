@@ -15,6 +15,7 @@ from genflow.errors import UserError
 from genflow.evaluate import normalized
 from genflow.experiment import Experiment, assemble, evaluation_key, initializer
 from genflow.models import MODELS
+from genflow.sharding import replicated
 from genflow.step import TrainState, averaged_params
 
 
@@ -68,7 +69,8 @@ def choose(experiment: Experiment, workdir: pathlib.Path, target: TrainState | N
     best = restore(directory, target, "best") if experiment.config.eval.select == "best" else None
     train_state, metadata = best or last
     average = experiment.config.train.ema_decay, experiment.config.train.ema_warmup
-    params = jax.jit(averaged_params, static_argnums=(1, 2))(train_state, *average)
+    whole = replicated(experiment.mesh)
+    params = jax.jit(averaged_params, static_argnums=(1, 2), out_shardings=whole)(train_state, *average)
     counts = {"skipped": int(last[0].skipped), "rollbacks": last[1].get("rollbacks", 0)}
     state = normalized(experiment.model, params, train_state.state, evaluation_key(experiment))
     return Trained(experiment, params, state, int(train_state.step), int(last[0].step), last[1], counts)

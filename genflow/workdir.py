@@ -30,18 +30,23 @@ LOCK_FILE = ".lock"
 DESCRIPTIVE = ("paper", "expect")  # words about the experiment, no part of what it is
 
 
-def resolve(stem: str, config: ConfigDict, workdir: str | None, root: str | Path = "runs") -> Path:
+def resolve(
+    stem: str, config: ConfigDict, workdir: str | None, root: str | Path = "runs", defaults: Mapping = {}
+) -> Path:
     """Returns the absolute run folder, created and writable.
 
     `workdir` decides where it is given. Otherwise it is root/stem, or the first of root/stem-2, -3, ... that is
     free or holds a run of exactly this config, which then resumes.
+
+    Args:
+      defaults: what a stored config of an earlier revision has where it lacks a field.
 
     Raises:
       UserError: the folder cannot be created or written.
     """
     stem = re.sub(r"[^A-Za-z0-9._-]", "_", stem)[:64]
     with _told(f"cannot write in the run folder {workdir or Path(root) / stem}", "choose another with --workdir=DIR"):
-        path = Path(workdir).expanduser() if workdir else _first_free(Path(root).expanduser(), stem, config)
+        path = Path(workdir).expanduser() if workdir else _first_free(Path(root).expanduser(), stem, config, defaults)
         path = path.resolve()
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -172,9 +177,9 @@ def lock(workdir: Path) -> Iterator[None]:
         yield
 
 
-def _first_free(root: Path, stem: str, config: ConfigDict) -> Path:
+def _first_free(root: Path, stem: str, config: ConfigDict, defaults: Mapping) -> Path:
     names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
-    return next(path for path in (root / name for name in names) if _is_free(path) or _holds(path, config))
+    return next(path for path in (root / name for name in names) if _is_free(path) or _holds(path, config, defaults))
 
 
 def _is_free(path: Path) -> bool:
@@ -182,8 +187,8 @@ def _is_free(path: Path) -> bool:
     return not path.exists() or (path.is_dir() and {p.name for p in path.iterdir()} <= {LOCK_FILE})
 
 
-def _holds(path: Path, config: ConfigDict) -> bool:
-    return (path / CONFIG_FILE).exists() and not diff(read_config(path), config)
+def _holds(path: Path, config: ConfigDict, defaults: Mapping) -> bool:
+    return (path / CONFIG_FILE).exists() and not diff(filled(read_config(path), defaults)[0], config)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The command line: what is wrong is told in a line that names the field and the remedy, before anything is done."""
 
+import importlib.machinery
 import pathlib
 import random
 import re
@@ -7,6 +8,7 @@ import resource
 import string
 import subprocess
 import sys
+import types
 
 import pytest
 from hypothesis import given, settings
@@ -137,6 +139,12 @@ FLAGS = {
     "--top_k=3": "--top_k is for --mode=sample",
     "--guidance=3": "--guidance is for --mode=sample",
     "--given=2": "--given=2",
+    "--coordinator=there": "--num_processes=N",
+    "--coordinator=auto": "--coordinator needs --workdir=DIR, a folder that all hosts see",
+    "--num_processes=2": "--num_processes needs --coordinator=HOST:PORT",
+    "--process_id=0": "--process_id needs --coordinator=HOST:PORT",
+    "--heartbeat=60": "--heartbeat needs --coordinator=HOST:PORT",
+    "--heartbeat=1": "--heartbeat=1",
     "--config=configs/glow_digit.py": "--config=configs/glow_digit.py: no such file; did you mean configs/glow_digits",
     "--config=glow_digits": "did you mean configs/glow_digits.py",
     "--config=configs/glow_digits:debug": "did you mean configs/glow_digits.py",
@@ -159,6 +167,12 @@ def test_refused_word(word, message, empty_folder):
     ("words", "message"),
     {
         ("--mode=eval",): "--mode=eval needs --workdir=RUN",
+        ("--coordinator=auto", "--process_id=1"): "--process_id: --coordinator=auto finds it out",
+        ("--coordinator=h:1", "--process_id=1"): "--coordinator=h:1 needs --num_processes=N and --process_id=I",
+        ("--coordinator=h", "--process_id=1", "--num_processes=2", "--workdir=x"): "expected HOST:PORT of process 0",
+        ("--coordinator=h:1", "--process_id=2", "--num_processes=2", "--workdir=x"): (
+            "--process_id=2 must be below --num_processes=2"
+        ),
         ("--mode=sample", "--workdir=runs/x"): "--workdir=runs/x: no run there (no config.json); --mode=train",
         ("--mode=eval", "--workdir=x", VAE): "--mode=eval reads the configuration from --workdir; leave --config out",
         ("--mode=sample", "--workdir=x", "--config.seed=1"): "leave --config out",
@@ -180,6 +194,9 @@ def test_refused_word(word, message, empty_folder):
         ): "flag --sampler_steps=1: 1 is not an integer",
         ("--mode=sample", "--workdir=x", "--guidance=nan"): "flag --guidance=nan: must be finite",
         ("--mode=sample", "--workdir=x", "--guidance=-2"): "flag --guidance=-2",
+        ("--mode=eval", "--workdir=x", "--wandb=offline"): "--wandb is for --mode=train",
+        ("--mode=sample", "--workdir=x", "--wandb=off"): "--wandb is for --mode=train",
+        ("--wandb=on",): "flag --wandb=on: value should be one of <off|offline|online>",
         ("--mode=sample", "--workdir=x", "--resample=0"): "flag --resample=0: 0 is not an integer in the range [1,",
         ("--mode=eval", "--workdir=x", "--sampler=heun"): "--sampler is for --mode=sample",
         ("--mode=sample", "--workdir=x", "--seed=-1"): "flag --seed=-1: -1 is not an integer in the range [0,",
@@ -410,6 +427,16 @@ def test_any_value_is_refused_by_name_or_has_the_type_of_the_field(pair, text):
     assert field not in common.CHOICES or value in common.CHOICES[field]
     assert not re.search(r"\b(nan|inf)\b", repr(value)) or isinstance(value, str)
     assert field not in common.POSITIVE or value > 0
+
+
+def test_weights_and_biases_is_off_unless_asked_for_and_needs_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
+    parse(VAE)
+    parse("--wandb=off")
+    assert "--wandb=offline needs the package wandb: pip install -e '.[log]'" in refusal("--wandb=offline")
+    spec = importlib.machinery.ModuleSpec("wandb", None)
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(__spec__=spec))
+    parse("--wandb=offline")
 
 
 # What a person reads

@@ -59,7 +59,7 @@ def test_the_model_and_its_experiment_take_a_step(model_blocks, tmp_path):
     assembled = experiment.assemble(config)
     first, _ = experiment.initializer(assembled)
     before = first()
-    batch = experiment.place_batch(assembled)(assembled.train.fetch(np.arange(config.data.batch_size)))
+    batch = experiment.place_batch(assembled)(assembled.train, np.arange(config.data.batch_size))
     after, metrics = jax.jit(make_step(assembled.model, assembled.optimizers, config.seed))(before, batch)
     np.testing.assert_allclose(metrics["nll"], 64 * np.log(17), rtol=1e-6)
     learned = assembled.model.log_prob(after.params, after.state, None, batch)

@@ -17,8 +17,20 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Imports go down this list only: a room may use the rooms of earlier lines, and itself.
 LAYERS = (
     ("core", "errors"),
-    ("distributions", "failpoints", "networks", "ode", "provenance", "schema", "targets", "workdir"),
-    ("bijectors", "dequantize", "hosts", "leaves"),
+    (
+        "collectives",
+        "distributions",
+        "failpoints",
+        "networks",
+        "ode",
+        "provenance",
+        "rows",
+        "schema",
+        "supervisor",
+        "targets",
+        "workdir",
+    ),
+    ("bijectors", "dequantize", "goodput", "hosts", "leaves"),
     ("diffusion",),
     ("samplers",),
     ("models",),
@@ -31,9 +43,10 @@ LAYERS = (
     ("bounds", "detect", "estimate", "quality", "train", "use"),
     ("classify", "cli", "ledger_tables"),
     ("benchmark", "ledger"),
+    ("plan", "sweep"),
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
-CONFIGURED = ("cli", "experiment", "ledger", "schema", "train", "workdir")
+CONFIGURED = ("cli", "experiment", "ledger", "schema", "sweep", "train", "workdir")
 # Package -> the only modules that may import it; modules are named by prefix.
 OWNERS = {
     "blackjax": ("genflow.analysis.evidence", "genflow.analysis.posterior"),
@@ -49,6 +62,8 @@ OWNERS = {
     "configs": ("main", "configs", "genflow.cli"),
     # Rivals of the benchmark, each in an environment of its own.
     **dict.fromkeys(("equinox", "flowjax", "nflows", "normflows", "torch", "zuko"), ("scripts.peers",)),
+    **dict.fromkeys(("optuna", "ray", "submitit"), ("genflow.sweep",)),
+    "wandb": ("genflow.metrics",),
     "pickle": ("genflow.analysis.torch_file",),  # a reader that refuses every name but those of tensors
     **dict.fromkeys(("tensorflow", "cloudpickle", "dill", "joblib", "shelve", "marshal", "yaml")),
 }

@@ -3,15 +3,33 @@
 import io
 import json
 import math
+import os
+import pathlib
 import struct
+import subprocess
 import sys
+import tempfile
 import time
+import types
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
-from genflow import metrics
-from genflow.metrics import METRICS_FILE, Progress, Stopwatch, Writer, clock, read_rows
+from genflow import cli, metrics, train
+from genflow.errors import UserError
+from genflow.goodput import ATTEMPTS_FILE, BEAT_SECONDS, RunClock, Stopwatch, goodput, read_goodput
+from genflow.metrics import (
+    METRICS_FILE,
+    Progress,
+    Writer,
+    clock,
+    read_rows,
+    tracked,
+)
 
 
 def write(workdir, resumed_at, steps):
@@ -179,3 +197,311 @@ def test_stopwatch_adds_up_and_keeps_what_failed(now):
     assert watch.seconds == {"train": 10.0, "eval": 5.0}
     assert before == {"train": 5.0}
     assert Stopwatch().seconds == {}
+
+
+# TensorBoard
+
+
+def test_events_hold_the_configuration_once_and_sheets(tmp_path):
+    config = {"name": "toy", "model": {"depth": 2, "widths": [8, 8], "act": None}, "empty": {}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    write(tmp_path, 0, [1])
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    (tmp_path / "samples").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "samples" / "step_00000002.png")
+    writer = Writer(tmp_path, 1)  # a resumed run says it no second time
+    writer.write_sheet(2)
+    writer.write_sheet(3)
+    writer.close()
+    values = [value for event in events(tmp_path) for value in event.summary.value]
+    texts = [
+        value.tensor.string_val[0].decode() for value in values if value.metadata.plugin_data.plugin_name == "text"
+    ]
+    assert len(texts) == 1
+    assert json.loads(texts[0]) == config
+    (start,) = [v.metadata.plugin_data.content for v in values if v.tag == "_hparams_/session_start_info"]
+    for name in (b"model.depth", b"model.widths", b"[8, 8]", b"empty"):
+        assert name in start
+    (sheet,) = [value.image for value in values if value.tag == "samples"]
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(sheet.encoded_image_string))), pixels)
+
+
+# Goodput
+
+
+class Machine:
+    """Processes that train the same run one after the other, by a clock that only moves when it is told to."""
+
+    def __init__(self, workdir, now, started=None):
+        self.workdir, self.now, self.saved, self.killed = workdir, now, {}, []
+        self.start(started)
+
+    def start(self, started=None):
+        """The next process; the one before is gone as a kill leaves it."""
+        self.watch = RunClock(started)
+        attempt = self.watch.attempt(self.workdir)
+        attempt.__enter__()
+        self.killed.append(attempt)  # when it is collected it ends as a process does that is not killed
+        self.watch.carry(self.saved)
+
+    def spend(self, part, seconds):
+        with self.watch.measure(part):
+            self.now[0] += seconds
+        self.watch.beat(force=True)
+
+    def save(self):
+        self.saved = {"seconds": dict(self.watch.seconds), "productive": self.watch.productive()}
+
+
+def test_what_a_kill_lost_is_not_productive(tmp_path, now):
+    run = Machine(tmp_path, now)
+    run.spend("compile", 4.0)
+    run.spend("train", 10.0)
+    run.save()
+    run.spend("train", 5.0)
+    run.start()  # killed five seconds after its checkpoint
+    run.spend("init", 1.0)
+    run.spend("train", 5.0)
+    run.spend("train", 15.0)
+    found = run.watch.goodput()
+    assert found["seconds"] == {"productive": 30, "lost": 5, "startup": 0, "compile": 4, "init": 1, "other": 0}
+    assert (found["wall_seconds"], found["value"]) == (40.0, 0.75)
+    assert [attempt["seconds"] for attempt in found["attempts"]] == [19.0, 21.0]
+    assert read_goodput(tmp_path) == found
+    assert run.watch.seconds["train"] == 30.0  # those of the record go on from the checkpoint
+
+
+def test_what_a_rollback_took_back_is_not_productive(tmp_path, now):
+    run = Machine(tmp_path, now)
+    run.spend("train", 10.0)
+    run.save()
+    run.spend("train", 20.0)
+    run.watch.go_back(run.saved)
+    run.spend("train", 10.0)
+    found = run.watch.goodput()
+    assert (found["value"], found["seconds"]["productive"], found["seconds"]["lost"]) == (0.5, 20.0, 20.0)
+    run.watch.go_back({})  # to the very beginning
+    assert run.watch.goodput()["value"] == 0.0
+
+
+EVENTS = st.lists(st.tuples(st.sampled_from(("train", "eval", "save", "kill", "roll")), st.integers(1, 9)), max_size=30)
+
+
+@settings(max_examples=30, deadline=None)
+@given(EVENTS)
+def test_productive_is_what_is_in_the_state_whatever_happened(happened):
+    """A state that counts its own training seconds, and is saved and restored with the rest, always agrees."""
+    now, state, saved, wall = [50.0], 0, 0, 0
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics.time, "monotonic", lambda: now[0])
+        run = Machine(pathlib.Path(folder), now)
+        for event, seconds in happened:
+            if event in ("train", "eval"):
+                run.spend(event, float(seconds))
+                state, wall = state + seconds * (event == "train"), wall + seconds
+            elif event == "save":
+                run.save()
+                saved = state
+            else:
+                run.start() if event == "kill" else run.watch.go_back(run.saved)
+                state = saved
+        found = run.watch.goodput()
+        assert (found["seconds"]["productive"], found["wall_seconds"]) == (state, wall)
+        assert sum(found["seconds"].values()) == pytest.approx(wall)
+        assert min(found["seconds"].values()) >= 0
+        assert found["value"] == (round(state / wall, 4) if wall else None)
+
+
+def test_start_up_counts_and_time_between_attempts_is_told_apart(tmp_path, now):
+    run = Machine(tmp_path, now, started=now[0] - 3.0)
+    run.spend("train", 9.0)
+    assert run.watch.goodput()["seconds"]["startup"] == 3.0
+    assert run.watch.goodput()["value"] == 0.75
+    at = "2026-01-01T00:{:02}:00+00:00"
+    attempts = [{"started_utc": at.format(m), "seconds": 60.0, "parts": {"train": 30.0}} for m in (0, 1, 11)]
+    found = goodput(attempts, 45.0)
+    assert (found["wall_seconds"], found["idle_seconds"], found["value"]) == (180.0, 540.0, 0.25)
+    assert found["seconds"] == {"productive": 45.0, "lost": 45.0, "other": 90.0}
+
+
+def test_a_kill_loses_no_more_than_a_beat(tmp_path, now):
+    run = Machine(tmp_path, now)
+    for _ in range(100):
+        now[0] += 1.0
+        run.watch.beat()
+        assert now[0] - 100.0 - read_goodput(tmp_path)["wall_seconds"] < BEAT_SECONDS
+    before = (tmp_path / ATTEMPTS_FILE).stat().st_mtime_ns
+    run.watch.beat()  # and is not written at every call
+    assert (tmp_path / ATTEMPTS_FILE).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{", '{"attempts": [{}], "productive": 1}', '{"productive": 1}'])
+def test_a_folder_that_lost_its_attempts_starts_to_count_again(tmp_path, now, text):
+    run = Machine(tmp_path, now)
+    run.spend("train", 10.0)
+    run.save()
+    (tmp_path / ATTEMPTS_FILE).unlink() if text is None else (tmp_path / ATTEMPTS_FILE).write_text(text)
+    assert read_goodput(tmp_path) == {}
+    run.start()
+    run.spend("train", 5.0)
+    assert run.watch.goodput()["value"] == 1.0
+    assert run.watch.goodput()["wall_seconds"] == run.watch.goodput()["seconds"]["productive"] == 5.0
+
+
+def test_a_beat_on_a_full_disk_ends_no_run(tmp_path, now, monkeypatch):
+    run = Machine(tmp_path, now)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(metrics, "write_text", full)
+    run.watch.beat(force=True)
+    assert read_goodput(tmp_path)["wall_seconds"] == 0.0
+
+
+def test_a_killed_run_ends_with_the_goodput_of_both_attempts(tmp_path, capsys, monkeypatch):
+    fields = {"train.num_steps": "60", "train.steps_per_call": "10", "train.log_every": "10", "checkpoint.every": "20"}
+    config = cli.load_config("configs/realnvp_toy.py:debug", fields | {"eval.every": "0", "data.batch_size": "8"})
+
+    def killed(name, step):
+        if step == 50:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "failpoint", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(config, str(tmp_path / "run"))
+    record = train.train(config, str(tmp_path / "run"))
+    found = record["goodput"]
+    assert json.loads((tmp_path / "run" / "record.json").read_text())["goodput"] == found
+    assert len(found["attempts"]) == 2
+    assert sum(found["seconds"].values()) == pytest.approx(found["wall_seconds"], abs=1.0)  # each is rounded
+    known = json.loads((tmp_path / "run" / ATTEMPTS_FILE).read_text())
+    trained = [attempt["parts"]["train"] for attempt in known["attempts"]]
+    assert trained[1] < known["productive"] < sum(trained)  # steps 41 to 50 were trained twice
+    rows = [row for row in read_rows(tmp_path / "run") if row["split"] == "train"]
+    assert [row["step"] for row in rows] == [10, 20, 30, 40, 50, 60]
+    assert all(0 <= row["goodput"] < 1 for row in rows)
+
+
+# Weights & Biases
+
+
+class FakeRun:
+    def __init__(self, **arguments):
+        self.arguments, self.logged, self.summary, self.exit_codes, self.step = arguments, [], {}, [], 0
+
+    def log(self, values, step):
+        self.logged.append((step, values))
+
+    def finish(self, exit_code=0):
+        self.exit_codes.append(exit_code)
+
+
+@pytest.fixture
+def fake_wandb(monkeypatch):
+    """A module in the place of wandb; the runs that it has opened."""
+    runs = []
+
+    def init(**arguments):
+        runs.append(FakeRun(**arguments))
+        return runs[-1]
+
+    errors = types.SimpleNamespace(Error=type("Error", (Exception,), {}))
+    fake = types.SimpleNamespace(init=init, Settings=dict, errors=errors)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    return runs
+
+
+CONFIG = {"name": "toy", "seed": 0}
+
+
+@pytest.mark.parametrize("mode", ["", "off", "disabled"])
+def test_it_is_off_unless_it_is_asked_for(tmp_path, fake_wandb, mode):
+    with tracked(tmp_path, CONFIG, mode) as tracker:
+        assert tracker is None
+    assert fake_wandb == []
+
+
+def test_offline_it_stays_in_the_run_folder_and_resumes_as_the_same_run(tmp_path, now, fake_wandb):
+    for resumed_at, steps in ((0, [1, 2, 3]), (2, [3, 4])):
+        Machine(tmp_path, now)
+        with tracked(tmp_path, CONFIG, "offline") as tracker:
+            writer = Writer(tmp_path, resumed_at, tracker=tracker)
+            for step in steps:
+                writer.write(step, "train", {"loss": step / 2, "bad": math.nan})
+            writer.close()
+    first, second = fake_wandb
+    assert first.arguments == second.arguments
+    assert (first.arguments["mode"], first.arguments["dir"], first.arguments["resume"]) == (
+        "offline",
+        str(tmp_path),
+        "allow",
+    )
+    assert first.arguments["config"] == CONFIG
+    assert first.logged == [(step, {"train/loss": step / 2}) for step in (1, 2, 3)]
+    assert second.logged == [(step, {"train/loss": step / 2}) for step in (1, 2, 3, 4)]  # what a kill lost is there
+    assert first.exit_codes == second.exit_codes == [0]
+    private = first.arguments["settings"]
+    assert private["save_code"] is False
+    assert {"disable_git", "disable_code", "x_disable_meta", "x_disable_machine_info"} <= {
+        n for n, v in private.items() if v
+    }
+
+
+def test_runs_of_other_folders_are_other_runs(tmp_path, now, fake_wandb, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Machine(tmp_path / name, now)
+        with tracked(tmp_path / name, CONFIG, "offline"):
+            pass
+    assert fake_wandb[0].arguments["id"] != fake_wandb[1].arguments["id"]
+
+
+def test_a_run_that_fails_is_told_so(tmp_path, fake_wandb):
+    with pytest.raises(KeyboardInterrupt), tracked(tmp_path, CONFIG, "offline"):
+        raise KeyboardInterrupt
+    assert fake_wandb[0].exit_codes == [1]
+
+
+def test_without_the_package_or_an_account_a_sentence_says_what_to_do(tmp_path, fake_wandb, monkeypatch):
+    def refuse(**_):
+        raise sys.modules["wandb"].errors.Error("api_key not configured\n(no-tty)")
+
+    monkeypatch.setattr(sys.modules["wandb"], "init", refuse)
+    with pytest.raises(UserError, match=r"--wandb=online: api_key not configured \(no-tty\); run `wandb login` first"):
+        with tracked(tmp_path, CONFIG, "online"):
+            pass
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=r"--wandb=offline needs the package wandb: pip install -e '\.\[log\]'"):
+        with tracked(tmp_path, CONFIG, "offline"):
+            pass
+
+
+REAL = """
+import pathlib, sys
+from genflow.goodput import RunClock
+from genflow.metrics import Writer, tracked
+folder = pathlib.Path(sys.argv[1])
+with RunClock().attempt(folder), tracked(folder, {"name": "toy", "model": {"depth": 2}}, "offline") as tracker:
+    writer = Writer(folder, 0, tracker=tracker)
+    writer.write(1, "train", {"loss": 0.625})
+    writer.close()
+    tracker.summary.update({"value": 2.5})
+"""
+
+
+def test_the_real_package_writes_offline_and_tells_no_secret(tmp_path):
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    (tmp_path / "run").mkdir()
+    environment = os.environ | {"MY_TOKEN": "hunter2secret", "WANDB_API_KEY": 40 * "a", "HOME": str(tmp_path)}
+    command = [sys.executable, "-c", REAL, str(tmp_path / "run")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
+    (stored,) = folder.glob("*.wandb")
+    assert b"train/loss" in stored.read_bytes()
+    assert b"depth" in stored.read_bytes()
+    written = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert b"hunter2secret" not in written
+    assert 40 * b"a" not in written

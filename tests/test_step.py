@@ -1,5 +1,7 @@
 """The one step: groups, skipping, accumulation, averaging, many steps in one call, one device equals eight."""
 
+from collections import Counter
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from genflow import sharding
+from genflow.collectives import collectives
 from genflow.core import Model
 from genflow.errors import UserError
 from genflow.optimizers import make_optimizers, path_mask
@@ -275,7 +278,8 @@ def trained_on(devices_data, devices_model, rules=()):
     state = jax.jit(
         lambda: init_state(model, optimizers, 0.9, jax.random.key(0), {"x": batch[0]}), out_shardings=placed
     )()
-    step = jax.jit(make_step(model, optimizers, 0, 0.9, accumulate=2), out_shardings=(placed, None))
+    step = make_step(model, optimizers, 0, 0.9, accumulate=2, gather=sharding.gatherer(mesh, rules))
+    step = jax.jit(step, out_shardings=(placed, None))
     for i in range(5):
         x = sharding.put(mesh, np.asarray(batch[i]), sharding.batch_sharding(mesh))
         state, _ = step(state, {"x": x})
@@ -283,12 +287,16 @@ def trained_on(devices_data, devices_model, rules=()):
     return state
 
 
-@pytest.mark.parametrize(("data", "model"), [(8, 1), (4, 2)])
-def test_one_device_equals_many(data, model):
-    rules = (("kernel", ("model",)),)
+BY_AXIS, BY_SIZE = (("kernel", ("model",)),), ((".", ("largest",)),)
+
+
+@pytest.mark.parametrize(("data", "model", "rules"), [(8, 1, BY_AXIS), (4, 2, BY_AXIS), (4, 2, BY_SIZE), (8, 1, ())])
+def test_one_device_equals_many(data, model, rules):
     one, many = trained_on(1, 1), trained_on(data, model, rules)
-    assert many.params["model"]["kernel"].sharding.spec == PartitionSpec("model")
-    assert many.opt_state["model"][1].mu["kernel"].sharding.spec == PartitionSpec("model")
+    cut = PartitionSpec("model") if rules else PartitionSpec()
+    assert many.params["model"]["kernel"].sharding.spec == cut
+    assert many.opt_state["model"][1].mu["kernel"].sharding.spec == cut
+    assert many.ema["model"]["kernel"].sharding.spec == cut
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-5, atol=1e-6)
 
@@ -298,10 +306,62 @@ def test_rules_speak_of_trailing_dimensions_and_leave_what_does_not_divide():
     shapes = {
         "stack": {"kernel": jax.ShapeDtypeStruct((3, 5, 8), jnp.float32)},
         "odd": {"kernel": jax.ShapeDtypeStruct((7,), jnp.float32)},
+        "state": {"kernel": jax.ShapeDtypeStruct((8,), jnp.float32)},
     }
     placed = sharding.tree_shardings(mesh, shapes, (("kernel", ("model",)),))
     assert placed["stack"]["kernel"].spec == PartitionSpec(None, None, "model")
     assert placed["odd"]["kernel"].spec == PartitionSpec(None)
+    assert placed["state"]["kernel"].spec == PartitionSpec()
+
+
+@pytest.mark.parametrize(
+    ("shape", "cut"),
+    [
+        ((3, 6, 8), (None, None, "model")),
+        ((12, 6, 8), ("model", None, None)),
+        ((5,), (None,)),
+        ((), ()),
+        ((0, 3), None),
+    ],
+)
+def test_the_largest_dimension_that_divides_is_cut(shape, cut):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(4, 2), sharding.AXES)
+    placed = sharding.tree_shardings(mesh, {"w": jax.ShapeDtypeStruct(shape, jnp.float32)}, BY_SIZE)
+    assert placed["w"].spec == PartitionSpec(*cut)
+
+
+def test_parameters_that_are_cut_are_gathered_once_a_step_and_nothing_else_moves():
+    wide = jax.sharding.Mesh(np.array(jax.devices()).reshape(1, 8), sharding.AXES)
+    kinds = {}
+    for name, rules in (("cut", BY_SIZE), ("whole", ())):
+        params = {"w": jax.ShapeDtypeStruct((16, 64), jnp.float32), "v": jax.ShapeDtypeStruct((64, 16), jnp.float32)}
+        placed = sharding.tree_shardings(wide, params, rules)
+        given = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), params, placed)
+        x = jax.ShapeDtypeStruct((32, 16), jnp.float32, sharding=sharding.batch_sharding(wide))
+        gather = sharding.gatherer(wide, rules)
+
+        def step(params, x, gather=gather):
+            grads = jax.grad(lambda p: ((jnp.tanh(x @ p["w"]) @ p["v"]) ** 2).mean())(gather(params))
+            return jax.tree.map(lambda p, g: p - g, params, gather(grads))
+
+        text = jax.jit(step, out_shardings=placed).lower(given, x).compile().as_text()
+        kinds[name] = Counter()
+        for each in collectives(text):
+            kinds[name][each.kind] += each.nbytes * each.count
+    nbytes = 4 * 2 * 16 * 64
+    assert kinds["whole"] == {"all-reduce": nbytes}
+    assert kinds["cut"] == {"all-reduce": nbytes, "all-gather": nbytes}
+
+
+def test_rows_of_a_batch_lie_where_the_batch_is_cut():
+    mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(4, 2), sharding.AXES)
+    rows = np.arange(48.0).reshape(16, 3)
+    assert list(sharding.local_rows(mesh, 16)) == list(range(16))  # one process has all devices
+    for axis, array in ((0, rows), (1, np.stack([rows, -rows]))):
+        placed = sharding.put_rows(mesh, array, 16, axis)
+        np.testing.assert_array_equal(np.asarray(placed), array)
+        assert placed.sharding == sharding.batch_sharding(mesh, axis)
+        assert {shard.data.shape[axis] for shard in placed.addressable_shards} == {2}
 
 
 @pytest.mark.parametrize(
@@ -311,6 +371,14 @@ def test_rules_speak_of_trailing_dimensions_and_leave_what_does_not_divide():
         (
             lambda mesh: sharding.check_batch(mesh, "data.batch_size", 12),
             "config.data.batch_size=12 must be a multiple of 8",
+        ),
+        (
+            lambda mesh: sharding.tree_shardings(mesh, {"w": jnp.ones(2)}, (("w", ("", "modle")),)),
+            "no mesh axis 'modle'; the axes are data, model",
+        ),
+        (
+            lambda mesh: sharding.tree_shardings(mesh, {"w": jnp.ones(2)}, (("w", ("", "largest")),)),
+            "or \\('largest',\\) alone",
         ),
     ],
 )

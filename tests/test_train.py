@@ -322,3 +322,18 @@ def test_where_the_data_are_changes_nothing_but_rounding(uninterrupted, tmp_path
         [row["nll"] for row in read_rows(f) if row["split"] == "train"] for f in (tmp_path / "run", uninterrupted[8])
     ]
     np.testing.assert_allclose(rows[0], rows[1][: len(rows[0])], rtol=1e-4)
+
+
+def test_a_run_that_is_chosen_among_others_is_judged_on_the_validation_part(tmp_path, capsys):
+    fields = {"train__num_steps": 20, "train__log_every": 20, "eval__every": 20, "checkpoint__every": 20}
+    record = train.train(config(eval__split="validation", **fields), str(tmp_path / "run"))
+    assert record["split"] == "validation"
+    assert record["value"] == record["validation"]["value"]
+    assert record["num_examples"] == record["validation"]["num_examples"]
+    assert "validation nats on" in capsys.readouterr().out
+    final = train.train(config(eval__split="test", **fields), str(tmp_path / "run"), ("eval",))
+    assert final["split"] == "test"
+    assert final["validation"] == record["validation"]
+    assert final["value"] != record["value"]
+    with pytest.raises(UserError, match="there is no such part; set config.data.validation above 0"):
+        train.train(cli.load_config("configs/glow_digits.py", {"eval.split": "validation", "data.validation": "0"}))

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from genflow.core import Key, Model, Params
-from genflow.evaluate import Place, batches
+from genflow.evaluate import Place, batches, fetch
 from genflow.hosts import to_host
 
 NUM_EXAMPLES = 1000
@@ -32,7 +32,7 @@ def usage(
     dataset,
     batch_size: int,
     num: int = NUM_EXAMPLES,
-    place: Place = lambda batch: batch,
+    place: Place = fetch,
 ) -> Usage:
     """Variances of posterior means and KL terms on the first `num` examples of a data set.
 
@@ -51,8 +51,8 @@ def usage(
         return drawn.z, drawn.kl
 
     kl, moments = [], Moments(0, 0.0, 0.0)
-    for i, (batch, count) in enumerate(batches(dataset, batch_size, num)):
-        arguments = params, state, jax.random.fold_in(key, i), place(batch)
+    for i, (batch, count) in enumerate(batches(dataset, batch_size, num, place)):
+        arguments = params, state, jax.random.fold_in(key, i), batch
         leaves, structure = jax.tree.flatten(look(*arguments, 0.0)[0])
         flat = [to_host(leaf)[:count].reshape(count, -1) for leaf in leaves]
         moments = moments.add(np.concatenate(flat, axis=1).astype(np.float64))
@@ -99,7 +99,7 @@ def diagnostics(
     dataset,
     batch_size: int,
     num: int = NUM_EXAMPLES,
-    place: Place = lambda batch: batch,
+    place: Place = fetch,
 ) -> dict[str, tuple[float, float]]:
     """Named figures of a run with their standard errors (0: not an estimate of a mean); {} without latent variables.
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from genflow.analysis.outliers import Scores
 from genflow.core import Model, Params, Spec, sum_event
-from genflow.evaluate import Place, batches
+from genflow.evaluate import Place, batches, fetch
 from genflow.hosts import to_host
 
 SCORES = ("log_density", "confidence", "approximate_mass")
@@ -77,11 +77,11 @@ def input_scores(model: Model, spec: Spec) -> Callable[..., dict[str, Float[Arra
 
 
 def each(
-    function: Callable, params: Params, state, dataset, batch_size: int, place: Place = lambda batch: batch
+    function: Callable, params: Params, state, dataset, batch_size: int, place: Place = fetch
 ) -> Scores | np.ndarray:
     """A function (params, state, x) of all examples of a data set, compiled once: arrays of the host, [N, ...]."""
     evaluate, parts = jax.jit(function), []
-    for batch, count in batches(dataset, batch_size):
-        found = evaluate(params, state, place({"x": batch["x"]})["x"])
+    for batch, count in batches(dataset, batch_size, 0, place):
+        found = evaluate(params, state, batch["x"])
         parts.append(jax.tree.map(lambda a, count=count: to_host(a).astype(np.float64)[:count], found))
     return jax.tree.map(lambda *a: np.concatenate(a), *parts)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from genflow.core import Key, Model, Params
-from genflow.evaluate import Place, batches, log_probs
+from genflow.evaluate import Place, batches, fetch, log_probs
 from genflow.hosts import to_host
 
 Scores = dict[str, Float[np.ndarray, " N"]]
@@ -63,7 +63,7 @@ def levels_above(
     key: Key,
     batch_size: int,
     limit: int = 0,
-    place: Place = lambda batch: batch,
+    place: Place = fetch,
     samples: int = 1,
     lower: str = "mode",
 ) -> Above:
@@ -87,9 +87,9 @@ def levels_above(
         return Above(total.score - jnp.log(samples), total.log_likelihood / samples)
 
     rows = []
-    for i, (batch, count) in enumerate(batches(dataset, batch_size, limit)):
-        placed, key_batch = place(batch), jax.random.fold_in(key, i)
-        each = [evaluate(params, state, key_batch, placed, k) for k in range(model.latent.num_levels + 1)]
+    for i, (batch, count) in enumerate(batches(dataset, batch_size, limit, place)):
+        key_batch = jax.random.fold_in(key, i)
+        each = [evaluate(params, state, key_batch, batch, k) for k in range(model.latent.num_levels + 1)]
         rows.append(
             [np.stack([to_host(a).astype(np.float64) for a in field])[:, :count] for field in zip(*each, strict=True)]
         )

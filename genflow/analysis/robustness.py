@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from genflow.analysis.logits import margin, unit_of
 from genflow.core import Key, Model, Params, Spec, sum_event
-from genflow.evaluate import Place, batches
+from genflow.evaluate import Place, batches, fetch
 from genflow.hosts import to_host
 
 NORMS = ("linf", "l2")
@@ -127,7 +127,7 @@ def withstood(
     spec: Spec,
     epsilons: Sequence[float],
     attack: Attack,
-    place: Place = lambda batch: batch,
+    place: Place = fetch,
 ) -> Bool[np.ndarray, "E N"]:
     """Whether the answer to each example is right everywhere that the attack looked within each radius.
 
@@ -149,10 +149,10 @@ def withstood(
         return search(params, state, key, batch["x"].astype(jnp.float32), batch["label"], epsilon).fooled
 
     rows = []
-    for i, (batch, count) in enumerate(batches(dataset, batch_size)):
-        placed = place({name: batch[name] for name in ("x", "label")})
+    for i, (batch, count) in enumerate(batches(dataset, batch_size, 0, place)):
+        shown = {name: batch[name] for name in ("x", "label")}
         keys = [jax.random.fold_in(jax.random.fold_in(key, i), j) for j in range(len(epsilons))]
         radii = [np.float32(epsilon * unit_of(spec)) for epsilon in epsilons]
-        found = [fooled(params, state, *each, placed, radius) for *each, radius in zip(keys, radii, strict=True)]
+        found = [fooled(params, state, *each, shown, radius) for *each, radius in zip(keys, radii, strict=True)]
         rows.append(np.stack([to_host(a)[:count] for a in found]))
     return ~np.logical_or.accumulate(np.concatenate(rows, axis=1), axis=0)

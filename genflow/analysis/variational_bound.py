@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from genflow.core import Key, Model, Params, Spec
-from genflow.evaluate import Place, batches, in_unit, unit
+from genflow.evaluate import Place, batches, fetch, in_unit, unit
 from genflow.hosts import to_host
 
 MOST_CALLS = 20_000  # of the network, for one example each
@@ -71,7 +71,7 @@ def terms(
     dataset,
     batch_size: int,
     num: int,
-    place: Place = lambda batch: batch,
+    place: Place = fetch,
 ) -> Terms:
     """Every term, of the first `num` examples of a data set.
 
@@ -92,7 +92,7 @@ def terms(
         return jax.lax.map(one, jnp.arange(model.diffusion.num_terms + 1))
 
     found = []
-    for i, (batch, count) in enumerate(batches(dataset, batch_size, num)):
-        values = to_host(look(params, state, jax.random.fold_in(key, i), place(batch)))
+    for i, (batch, count) in enumerate(batches(dataset, batch_size, num, place)):
+        values = to_host(look(params, state, jax.random.fold_in(key, i), batch))
         found.append(values[:, :count].astype(np.float64))
     return Terms(in_unit(spec, np.concatenate(found, axis=1)), unit(spec))

@@ -3,13 +3,21 @@
 import os
 from collections.abc import Iterator
 
+import numpy as np
+from jaxtyping import Int
+
 from genflow.data.dataset import Arrays, Dataset, batch_indices
 
 READ_AHEAD = 8  # batches
 
 
 def stream(
-    dataset: Dataset, seed: int, start_step: int, stop_step: int, batch_size: int, rows: slice = slice(None)
+    dataset: Dataset,
+    seed: int,
+    start_step: int,
+    stop_step: int,
+    batch_size: int,
+    rows: slice | Int[np.ndarray, " r"] = slice(None),
 ) -> Iterator[Arrays]:
     """Yields `rows` of the batches of steps start_step .. stop_step - 1, the same that an in-memory set gives.
 
@@ -19,7 +27,7 @@ def stream(
       start_step: the first step; resuming needs nothing else.
       stop_step: one past the last step.
       batch_size: examples a step, over all hosts.
-      rows: this host's part of each batch.
+      rows: of each batch, those that this host reads.
     """
     import grain
 

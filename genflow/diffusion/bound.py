@@ -39,10 +39,11 @@ def decoder_log_prob(spec: Spec, path: Path, x: Array, z: Array) -> Float[Array,
         return sum_event(normal_log_prob(x, mean, jnp.log(std)))
     values = jnp.linspace(-1.0, 1.0, spec.bins)
 
-    def normalizer(mean):  # one event at a time: all bins of a batch at once would be hundreds of copies of it
+    def normalizer(mean):  # a row of every event at a time: all bins at once would be hundreds of copies of the batch
         return jax.nn.logsumexp(-0.5 * ((mean[..., None] - values) / std) ** 2, axis=-1)
 
-    return sum_event(-0.5 * ((x - mean) / std) ** 2 - jax.lax.map(normalizer, mean))
+    normalizers = jnp.moveaxis(jax.lax.map(normalizer, jnp.moveaxis(mean, 1, 0)), 0, 1)
+    return sum_event(-0.5 * ((x - mean) / std) ** 2 - normalizers)
 
 
 def spread(key: Key, num: int) -> Float[Array, " num"]:

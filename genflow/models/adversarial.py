@@ -14,6 +14,7 @@ from genflow.dequantize import centered
 from genflow.models.flow import conditioning, draw_condition
 from genflow.models.spectral import Normalization, spectral_normalization
 from genflow.networks import StatefulNetwork
+from genflow.rows import cut_rows
 
 PRIORS = ("normal", "uniform")
 Logits = Float[Array, " B"]
@@ -191,9 +192,10 @@ def adversarial(
 def _compare(discriminator, weights, state, real, fake, c, key):
     """(logits of data, logits of samples, state): in two passes where each batch has statistics of its own."""
     if not jax.tree.leaves(state):
-        both, twice = jnp.concatenate([real, fake]), None if c is None else jnp.concatenate([c, c])
+        twice = None if c is None else jnp.repeat(c, 2, axis=0)
+        both = jnp.stack([real, fake], axis=1).reshape(-1, *real.shape[1:])  # side by side: on a device, its own rows
         logits, kept = discriminator.apply(weights, state, both, twice, key, training=True)
-        return logits[: len(real)], logits[len(real) :], kept
+        return *logits.reshape(-1, 2).T, kept
     key_real, key_fake = jax.random.split(key)
     of_real, kept = discriminator.apply(weights, state, real, c, key_real, training=True)
     of_fake, kept = discriminator.apply(weights, kept, fake, c, key_fake, training=True)
@@ -216,8 +218,8 @@ def _check(players, objective):
 def draw_noise(prior: str, key: Key, num: int, dims: int) -> Float[Array, "num dims"]:
     """Standard normal noise, or uniform noise of the same variance, each coordinate in [-sqrt 3, sqrt 3)."""
     if prior == "normal":
-        return jax.random.normal(key, (num, dims))
-    return jax.random.uniform(key, (num, dims), minval=-math.sqrt(3), maxval=math.sqrt(3))
+        return cut_rows(jax.random.normal(key, (num, dims)))
+    return cut_rows(jax.random.uniform(key, (num, dims), minval=-math.sqrt(3), maxval=math.sqrt(3)))
 
 
 def _untouched():

@@ -8,6 +8,7 @@ from genflow.core import Model, Spec
 from genflow.distributions import standard_normal_log_prob, standard_normal_sample
 from genflow.models.flow import flow
 from genflow.networks import mlp
+from genflow.rows import cut_rows
 from genflow.targets import log_effective_sample_size
 from genflow.targets import target as find_target
 
@@ -52,7 +53,7 @@ def boltzmann(
         return base.init(key_flow, {"x": x})
 
     def sample_log_prob(params, state, key, num):
-        z = standard_normal_sample(key, jax.ShapeDtypeStruct((num, spec.dims), jnp.float32))
+        z = cut_rows(standard_normal_sample(key, jax.ShapeDtypeStruct((num, spec.dims), jnp.float32)))
         x, log_det = bijector.inverse(params["model"]["flow"], z)
         return x, standard_normal_log_prob(z) - log_det
 

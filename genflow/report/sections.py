@@ -122,12 +122,14 @@ def facts(record: Mapping) -> Markup:
     validation = record.get("validation") or {}
     places = decimals(validation.get("standard_error"))
     best, speed = record.get("best_step"), record.get("images_per_second")
+    goodput = record.get("goodput") or {}
     entries = [
         ("Steps", record.get("steps"), amount, f"step {best:,} scored" if best else ""),
         ("Parameters", record.get("num_parameters"), amount, ""),
         ("Validation", validation.get("value"), lambda v: number(v, places), record.get("unit", "")),
         ("Training speed", speed, amount, "examples/s"),
         ("Wall time", record.get("wall_seconds"), duration, ""),
+        ("Goodput", goodput.get("value"), lambda v: f"{v:.0%}", "of the time of all attempts"),
         ("Seed", record.get("seed"), str, ""),
     ]
     items = [_fact(name, show(value), remark) for name, value, show, remark in entries if value is not None]

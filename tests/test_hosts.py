@@ -1,0 +1,205 @@
+"""Several hosts, as several processes on this one: each reads its rows, all stop together, none is lost silently."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+
+import jax
+import numpy as np
+import pytest
+from conftest import ENVIRONMENT
+
+from genflow import cli, train
+from genflow.checkpoint import restore
+from genflow.experiment import assemble, initializer
+from genflow.metrics import read_rows
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CONFIG = "configs/realnvp_toy.py:debug"
+OVERRIDES = {
+    "train.num_steps": "120",
+    "train.steps_per_call": "10",
+    "train.log_every": "40",
+    "train.ema_decay": "0.9",
+    "eval.every": "60",
+    "checkpoint.every": "20",
+    "data.batch_size": "8",
+}
+SHARDED = {"sharding.model": "2", "sharding.rules": "(('.', ('largest',)),)"}
+HEARTBEAT = 10  # seconds
+
+
+def free_port():
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def environment(**more):
+    """One device for each process; unset variables would be the pytest process's own."""
+    flags = ENVIRONMENT["XLA_FLAGS"].replace("device_count=8", "device_count=1")
+    return os.environ | ENVIRONMENT | {"XLA_FLAGS": flags, "GENFLOW_FAILPOINT": ""} | more
+
+
+def as_flags(port, rank):
+    """Who is who, said on the command line."""
+    return [f"--coordinator=localhost:{port}", "--num_processes=2", f"--process_id={rank}"], {}
+
+
+def as_slurm(port, rank):
+    """Who is who, found in what SLURM tells a task of a step."""
+    told = {"SLURM_JOB_ID": port, "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": 2}
+    told |= {"SLURM_PROCID": rank, "SLURM_LOCALID": rank}
+    return ["--coordinator=auto"], {name: str(value) for name, value in told.items()}
+
+
+def run_both(workdir, told, failpoint="", only=1):
+    """`python main.py` in two processes at once; the failpoint is that of one. Returns (status, stderr) of each."""
+    port = free_port()
+    processes = []
+    for rank in range(2):
+        flags, variables = told(port, rank)
+        fields = [f"--config.{name}={value}" for name, value in (OVERRIDES | SHARDED).items()]
+        command = [sys.executable, str(ROOT / "main.py"), f"--config={CONFIG}", f"--workdir={workdir}", *fields, *flags]
+        variables |= {"GENFLOW_FAILPOINT": failpoint if rank == only else ""}
+        processes.append(
+            subprocess.Popen(
+                [*command, f"--heartbeat={HEARTBEAT}"],
+                env=environment(**variables),
+                cwd=workdir.parent,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    errors = [process.communicate(timeout=180)[1] for process in processes]
+    return [(process.returncode, text) for process, text in zip(processes, errors, strict=True)]
+
+
+def last_state(workdir, config):
+    """The leaves of the last state of a run, in the memory of this process."""
+    _, target = initializer(assemble(config))
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(restore(workdir / "checkpoints", target)[0])]
+
+
+def test_two_processes_are_killed_and_stopped_and_end_where_one_does(tmp_path):
+    run = tmp_path / "run"
+    (survivor, survivor_errors), (killed, _) = run_both(run, as_flags, "train/step@50:kill9")
+    assert killed == 128 + signal.SIGKILL
+    assert survivor == 128 + signal.SIGABRT
+    assert f"has not been heard of for --heartbeat={HEARTBEAT} s" in survivor_errors
+    assert "run the same command on every host again to resume" in survivor_errors
+
+    stopped = run_both(run, as_slurm, "train/step@60:term")
+    for status, errors in stopped:
+        assert status == 128 + signal.SIGTERM, errors
+        assert "resuming" in errors
+        assert "run the same command to resume" in errors
+    assert len({re.search(r"saved step (\d+)", errors)[1] for _, errors in stopped}) == 1
+
+    for status, errors in run_both(run, as_flags):
+        assert status == 0, errors
+    assert [row["step"] for row in read_rows(run) if row["split"] == "train"] == [40, 80, 120]
+
+    alone = cli.load_config(CONFIG, OVERRIDES)
+    reference = train.train(alone, str(tmp_path / "alone"))
+    np.testing.assert_allclose(json.loads((run / "record.json").read_text())["value"], reference["value"], rtol=1e-5)
+    for a, b in zip(last_state(run, alone), last_state(tmp_path / "alone", alone), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+ROWS = """
+    import sys
+    import numpy as np
+    from genflow import hosts, sharding
+
+    hosts.join(sys.argv[1], 2, int(sys.argv[2]), 10)
+    mesh = sharding.make_mesh(-1, 2)
+    held = sharding.local_rows(mesh, 8)
+    whole = np.arange(24.0).reshape(8, 3)
+    read = sharding.put_rows(mesh, whole[held], 8)
+    stacked = sharding.put_rows(mesh, np.stack([whole[held], -whole[held]]), 8, axis=1)
+    np.testing.assert_array_equal(hosts.to_host(read), whole)
+    np.testing.assert_array_equal(hosts.to_host(stacked), np.stack([whole, -whole]))
+    print(*held, flush=True)
+"""
+
+
+def test_each_process_reads_the_rows_of_its_own_devices():
+    address, code = f"localhost:{free_port()}", textwrap.dedent(ROWS)
+    command = [sys.executable, "-c", code, address]
+    processes = [
+        subprocess.Popen([*command, str(rank)], env=environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    last_lines = [process.communicate(timeout=180)[0].splitlines()[-1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert last_lines == ["0 1 2 3", "4 5 6 7"]
+
+
+def supervised(tmp_path, work):
+    """A supervisor whose child makes a file and then runs some lines."""
+    code = f"""
+        import os, signal, sys, time
+        from genflow.supervisor import supervised
+
+        def told(number, frame):
+            print("passed on", number, file=sys.stderr, flush=True)
+
+        def work():
+            signal.signal(signal.SIGTERM, told)
+            open({str(tmp_path / "child")!r}, "w").close()
+            {work}
+
+        supervised(work, "lost")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_child(tmp_path):
+    """Returns once the child's work has begun."""
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "child").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("work", "status", "message"),
+    [
+        ("sys.exit(3)", 3, ""),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 128 + signal.SIGKILL, ""),
+        ("os.kill(os.getpid(), signal.SIGABRT)", 128 + signal.SIGABRT, "error: lost\n"),
+    ],
+)
+def test_a_supervisor_ends_as_its_child_and_speaks_for_one_that_was_aborted(tmp_path, work, status, message):
+    process = supervised(tmp_path, work)
+    assert process.communicate(timeout=60)[1] == message
+    assert process.returncode == status
+
+
+def test_a_supervisor_passes_a_signal_on_once_and_then_ends_the_child(tmp_path):
+    process = supervised(tmp_path, "time.sleep(60)")
+    wait_for_child(tmp_path)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline() == f"passed on {int(signal.SIGTERM)}\n"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGKILL
+
+
+def test_a_child_does_not_outlive_its_supervisor(tmp_path):
+    process = supervised(tmp_path, "time.sleep(600)")
+    wait_for_child(tmp_path)
+    process.kill()
+    process.communicate(timeout=60)  # the child holds the other end of the pipe: this returns when both have ended
+    assert process.returncode == -signal.SIGKILL
