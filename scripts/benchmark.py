@@ -9,6 +9,7 @@ Examples:
     python scripts/benchmark.py --suite=latent
     python scripts/benchmark.py --suite=diffusion
     python scripts/benchmark.py --suite=energy
+    python scripts/benchmark.py --suite=scale --parts=collectives
 
 The peers take part where --peer_python or $GENFLOW_PEER_PYTHON names the Python of an environment that has them:
     python3.11 -m venv ~/peer && ~/peer/bin/pip install torch==2.13.0 normflows==1.7.3 numpy
@@ -32,6 +33,7 @@ from genflow.benchmark import (
     energy_suite,
     flows_suite,
     latent_suite,
+    scale_suite,
 )
 from genflow.errors import UserError
 
@@ -42,6 +44,7 @@ SUITES = {
     "latent": (latent_suite.Sizes(), latent_suite.QUICK, latent_suite.run),
     "diffusion": (diffusion_suite.Sizes(), diffusion_suite.QUICK, diffusion_suite.run),
     "energy": (energy_suite.Sizes(), energy_suite.QUICK, energy_suite.run),
+    "scale": (scale_suite.Sizes(), scale_suite.QUICK, scale_suite.run),
 }
 WITH_PARTS = {
     name: suite.PARTS
@@ -51,6 +54,7 @@ WITH_PARTS = {
         ("latent", latent_suite),
         ("diffusion", diffusion_suite),
         ("energy", energy_suite),
+        ("scale", scale_suite),
     )
 }
 PARTS = "of --suite=" + "; ".join(f"{name}: {', '.join(parts)}" for name, parts in WITH_PARTS.items())
