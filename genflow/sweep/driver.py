@@ -1,0 +1,174 @@
+"""The loop of a sweep: draws trials, starts them, reads their validation figures, ends those that are behind."""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from genflow.errors import UserError
+from genflow.sweep import trial
+from genflow.sweep.local import Job
+from genflow.sweep.study import Study
+from genflow.sweep.trial import Outcome, Plan
+
+POLL = 0.25  # seconds between looks at the running trials
+RESTARTS = 2  # of a trial that something else than the sweep has ended, in one process of the sweep
+GRACE = 120.0  # seconds for a run to save its checkpoint
+
+
+class Handle(Protocol):
+    """A started trial, wherever it runs."""
+
+    def poll(self) -> int | None:
+        """The exit status; None while it waits or runs."""
+
+    def stop(self) -> None:
+        """Asks it to save and end."""
+
+    def kill(self) -> None:
+        """Ends it at once."""
+
+
+class Launcher(Protocol):
+    """Where trials run."""
+
+    capacity: int  # trials at a time, waiting ones included
+
+    def start(self, jobs: Sequence[Job]) -> list[Handle]:
+        """Starts trials."""
+
+    def attach(self, number: int) -> Handle | None:
+        """A trial that an earlier process of the sweep has started and that still waits or runs."""
+
+
+class Stopped(Exception):
+    """A signal ended the sweep; its trials have been told to save."""
+
+    def __init__(self, number: int):
+        super().__init__("stopped; run the same command to go on")
+        self.exit_status = 128 + number
+
+
+def drive(plan: Plan, study: Study, launcher: Launcher, tell: Callable[[int, Outcome], None]) -> None:
+    """Runs a sweep to its end, first of all the trials that an earlier process left unfinished.
+
+    Args:
+      tell: is called with each trial that ends, after the study knows it.
+
+    Raises:
+      UserError: a trial was refused for bad input, as any other may be.
+      Stopped: SIGTERM or SIGINT.
+    """
+    running: dict[int, Handle] = {}
+    with interruptible() as signals:
+        try:
+            _loop(plan, study, launcher, tell, running, signals)
+        finally:
+            end(list(running.values()))
+    if signals:
+        raise Stopped(signals[0])
+
+
+def _loop(plan, study, launcher, tell, running, signals):
+    waiting, pruned, restarts = study.unfinished(), set(), {}
+    attached = {number: handle for number in waiting if (handle := launcher.attach(number))}
+    running.update(attached)
+    waiting = [number for number in waiting if number not in attached]
+    while not signals:
+        for number in [n for n in running if running[n].poll() is not None]:
+            found = trial.outcome(plan, number, running.pop(number).poll(), number in pruned)
+            restarts[number] = restarts.get(number, 0) + (found.state == "interrupted")
+            if found.state == "interrupted" and restarts[number] <= RESTARTS:
+                waiting.insert(0, number)
+            else:
+                settle(study, number, found, plan, tell)
+        started = _start(plan, study, launcher, waiting, launcher.capacity - len(running), tell)
+        running.update(started)
+        if not running and not waiting:
+            return
+        for number in running:
+            if number not in pruned and is_behind(plan, study, number):
+                pruned.add(number)
+                running[number].stop()
+        time.sleep(POLL)
+
+
+def _start(plan, study, launcher, waiting, most, tell):
+    """Starts up to `most` trials, those that wait first."""
+    jobs = []
+    while len(jobs) < most:
+        number = waiting.pop(0) if waiting else study.ask()
+        if number is None:
+            break
+        trial.wait_until_free(plan.run_folder(number))
+        if trial.is_recorded(plan, number):  # its end came just before that of the sweep
+            settle(study, number, trial.outcome(plan, number, 0), plan, tell)
+        else:
+            jobs.append(make_job(plan, study, number))
+    handles = launcher.start(jobs)
+    return {job.number: handle for job, handle in zip(jobs, handles, strict=True)}
+
+
+def make_job(plan: Plan, study: Study, number: int) -> Job:
+    """A trial as what an engine starts."""
+    return Job(number, trial.command(plan, number, study.params(number)), plan.cwd, plan.log(number))
+
+
+def is_behind(plan: Plan, study: Study, number: int) -> bool:
+    """Tells the study the validation figures of a running trial; whether the pruner would end it."""
+    points = trial.curve(plan, number)
+    study.report(number, points)
+    return plan.sweep.pruner != "none" and bool(points) and study.should_prune(number)
+
+
+def settle(study: Study, number: int, found: Outcome, plan: Plan, tell: Callable[[int, Outcome], None]) -> None:
+    """Notes how a trial ended.
+
+    Raises:
+      UserError: it was refused, or has nothing that could be compared: so would be the others.
+    """
+    if found.state == "refused":
+        raise UserError(f"trial {number} was refused: {found.detail}")
+    if found.state == "failed" and trial.is_recorded(plan, number) and not trial.curve(plan, number):
+        raise UserError(
+            f"trial {number} has no validation figure: its model has no likelihood, or its data no validation part; "
+            "set overrides['data.validation'] above zero"
+        )
+    if found.state == "interrupted":
+        found = found._replace(state="failed", detail=f"{found.detail}, {RESTARTS + 1} times")
+    study.report(number, trial.curve(plan, number))
+    study.finish(number, found)
+    tell(number, found)
+
+
+def end(handles: Sequence[Handle]) -> None:
+    """Lets what still runs save and end; kills what does not within GRACE."""
+    for handle in handles:
+        handle.stop()
+    last = time.monotonic() + GRACE
+    while any(handle.poll() is None for handle in handles) and time.monotonic() < last:
+        time.sleep(POLL)
+    for handle in handles:
+        handle.kill()
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[list[int]]:
+    """Yields a list that receives the number of a SIGTERM or SIGINT; a second signal ends the process at once."""
+    received: list[int] = []
+
+    def note(number, frame):
+        if received:
+            os._exit(128 + number)  # the leash ends the trials
+        received.append(number)
+        print("stopping: the trials save and end; a second signal ends at once", file=sys.stderr, flush=True)
+
+    old = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

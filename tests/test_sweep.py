@@ -1,0 +1,455 @@
+"""Sweeps: what is refused, what is drawn, and that a kill loses no trial and runs none twice.
+
+Trials run a stand-in for main.py that imports nothing heavy: a few validation rows, a checkpoint after each, a record.
+"""
+
+import collections
+import importlib.util
+import json
+import os
+import pathlib
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from genflow import cli
+from genflow.errors import UserError
+
+pytest.importorskip("optuna", reason="optuna is not installed: pip install 'genflow[sweep]'")
+
+from genflow.sweep import Sweep, choice, driver, integer, local, log_uniform, results, run, space, study, trial, uniform
+
+SCRIPT = cli.ROOT / "scripts" / "sweep.py"
+RATE = {"optimizer.learning_rate": log_uniform(1e-4, 1e-2)}
+TRAINER = '''
+"""Stands in for main.py: it trains nothing, but keeps the promises of a run folder."""
+import fcntl, json, os, pathlib, re, signal, sys, time
+
+given = dict(re.match(r"--(?:config\\.)?([^=]+)=(.*)", word).groups() for word in sys.argv[1:])
+folder, rate = pathlib.Path(given["workdir"]), float(given["optimizer.learning_rate"])
+steps, pause = int(given["train.num_steps"]), float(os.environ.get("PAUSE", "0"))
+if given["model.depth"] == os.environ.get("REFUSED"):
+    print("error: no such depth"), sys.exit(2)
+folder.mkdir(parents=True, exist_ok=True)
+lock = (folder / ".lock").open("a+")
+fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+(folder / "starts").open("a").write(json.dumps(sys.argv[1:]) + "\\n")
+stopped = []
+signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
+rows = (folder / "metrics.jsonl").open("a")
+checkpoint = folder / "checkpoint"
+step = int(checkpoint.read_text()) if checkpoint.exists() else 0
+while step < steps:
+    step += 1
+    time.sleep(pause)
+    if given["model.depth"] == os.environ.get("DIVERGED"):
+        print("error: training diverged"), sys.exit(2)
+    value = 2 + (rate - 3e-3) ** 2 + (0.1 * step if step > 2 else -0.1 * step)  # best at step 2, the last is worse
+    rows.write(json.dumps({"step": step, "split": "validation", "nats": value, "standard_error": 0.5}) + "\\n")
+    rows.write(json.dumps({"step": step, "split": "test", "nats": -rate}) + "\\n")
+    rows.flush()
+    checkpoint.write_text(str(step))
+    if stopped:
+        sys.exit(143)
+with (folder / "records").open("a") as file:
+    file.write("1")
+(folder / "record.json").write_text(json.dumps({"value": -rate, "split": "test"}))
+'''
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """Writes a sweep's file whose trials run the stand-in; returns its path."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trainer.py").write_text(TRAINER)
+
+    def write(**changes):
+        fields = {
+            "config": "configs/glow_digits.py:debug",
+            "space": {"optimizer.learning_rate": ("log_uniform", 1e-4, 1e-2), "model.depth": ("integer", 1, 50)},
+            "overrides": {"train.num_steps": 4, "eval.every": 1},
+            "num_trials": 4,
+            "workers": 2,
+            "sampler": "random",
+            "trainer": (sys.executable, "-S", str(tmp_path / "trainer.py")),
+        } | changes
+        words = [f"{f!r}: {name}({', '.join(map(repr, args))})" for f, (name, *args) in fields.pop("space").items()]
+        body = f"Sweep(space={{{', '.join(words)}}}, {', '.join(f'{k}={v!r}' for k, v in fields.items())})"
+        file = tmp_path / "tiny.py"
+        file.write_text(f"from genflow.sweep import *\n\ndef get_sweep():\n    return {body}\n")
+        return str(file)
+
+    return write
+
+
+def sweep_of(**changes):
+    defaults = {"config": "configs/realnvp_toy.py", "space": RATE, "num_trials": 4}
+    return Sweep(**(defaults | changes))
+
+
+REFUSED = {
+    "num_trials=0: expected a whole number of at least 1": {"num_trials": 0},
+    "workers=0": {"workers": 0},
+    "sampler='cma': expected one of tpe, random, grid": {"sampler": "cma"},
+    "direction='up'": {"direction": "up"},
+    "space: expected at least one field": {"space": {}},
+    "did you mean --config.optimizer.learning_rate?": {"space": {"optimizer.lr": uniform(1e-4, 1e-3)}},
+    "low=-0.1 must be above zero on a log": {"space": {"optimizer.learning_rate": log_uniform(-0.1, 1.0)}},
+    "low=2 must be below high=1": {"space": {"model.depth": integer(2, 1)}},
+    "must be finite": {"space": {"optimizer.learning_rate": choice(1e-3, float("nan"))}},
+    "both ends must be finite": {"space": {"optimizer.learning_rate": uniform(0.1, float("inf"))}},
+    "both ends must be whole": {"space": {"model.depth": integer(1, 2.5)}},
+    "expected an integer": {"space": {"model.depth": uniform(1.5, 2.5)}},
+    "expected one of adam": {"space": {"optimizer.name": choice("adam", "adamm")}},
+    "each only once": {"space": {"model.depth": choice(2, 2)}},
+    "expected uniform, log_uniform": {"space": {"model.depth": (2, 3)}},
+    "overrides sets it too": {"overrides": {"optimizer.learning_rate": 1e-3}},
+    "overrides: --config.train.num_stpes: no such field": {"overrides": {"train.num_stpes": 3}},
+    "it changes what is measured": {"space": {"seed": integer(0, 9)}},
+    "space['eval.num_repeats']: it changes": {"space": {"eval.num_repeats": integer(1, 9)}},
+    "space['data.validation']: it changes": {"space": {"data.validation": uniform(0.1, 0.2)}},
+    "set overrides['eval.every']": {"pruner": "median", "overrides": {"eval.every": 0}},
+    "below train.num_steps=10": {"pruner": "median", "overrides": {"train.num_steps": 10, "eval.every": 10}},
+    "needs choice(...) or integer(...)": {"sampler": "grid"},
+    "the grid has 6 points": {
+        "sampler": "grid",
+        "num_trials": 7,
+        "space": {"model.depth": integer(2, 4), "optimizer.name": choice("adam", "sgd")},
+    },
+}
+
+
+@pytest.mark.parametrize(("told", "changes"), REFUSED.items())
+def test_a_sweep_that_cannot_be_is_refused(told, changes):
+    with pytest.raises(UserError, match=re.escape(told)):
+        space.check(sweep_of(**changes))
+
+
+def test_the_sweeps_of_the_house_are_sound():
+    files = sorted((cli.ROOT / "configs" / "sweeps").glob("*.py"))
+    assert len(files) >= 2
+    for file in files:
+        name, sweep = space.load_sweep(str(file))
+        assert (name, sweep.num_trials) == (file.stem, 8)
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("x = 1", "no function get_sweep()"),
+        ("def get_sweep():\n    return {}", "no function get_sweep()"),
+        ("\ndef get_sweep():\n    return 1 / 0", "line 3: ZeroDivisionError"),
+        ("def get_sweep(:", "SyntaxError"),
+    ],
+)
+def test_a_file_that_is_no_sweep_is_told(tmp_path, source, told):
+    (tmp_path / "bad.py").write_text(source)
+    with pytest.raises(UserError, match=re.escape(told)):
+        space.load_sweep(str(tmp_path / "bad.py"))
+    with pytest.raises(UserError, match="did you mean configs/sweeps/glow_lr.py"):
+        space.find_sweep("configs/sweeps/glow_rl.py")
+
+
+def planned(tmp_path, **changes):
+    tmp_path.mkdir(exist_ok=True)
+    return trial.make_plan("s", space.check(sweep_of(**changes)), tmp_path)
+
+
+def drawn(plan, count):
+    known = study.Study(plan)
+    return [known.params(known.ask()) for _ in range(count)]
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_study_that_goes_on_draws_what_it_would_have_drawn(tmp_path, sampler):
+    settings = {"sampler": sampler, "num_trials": 6, "space": RATE | {"model.depth": integer(2, 40)}}
+    whole = drawn(planned(tmp_path / "a", **settings), 6)
+    halves = drawn(planned(tmp_path / "b", **settings), 2) + drawn(planned(tmp_path / "b", **settings), 4)
+    assert halves == whole
+    assert len({json.dumps(params) for params in whole}) == 6
+    assert drawn(planned(tmp_path / "c", **settings, seed=1), 6) != whole
+    assert study.Study(planned(tmp_path / "a", **settings)).ask() is None
+
+
+def test_a_grid_is_drawn_once_each(tmp_path):
+    axes = {"model.widths": choice((8,), (8, 8)), "model.depth": integer(2, 4), "optimizer.name": choice("adam", "sgd")}
+    plan = planned(tmp_path, sampler="grid", num_trials=0, space=axes)
+    points = drawn(plan, 5) + drawn(plan, 7)
+    assert {tuple(p.values()) for p in points} == {
+        (w, d, o) for w in ("(8,)", "(8, 8)") for d in "234" for o in ("adam", "sgd")
+    }
+    rows = study.Study(plan).trials()
+    assert rows[0]["params"] == {"model.widths": (8,), "model.depth": 2, "optimizer.name": "adam"}
+    for params in points:  # the command line takes every value back
+        cli.load_config(plan.sweep.config, params)
+
+
+def test_a_torn_journal_is_mended(tmp_path):
+    plan = planned(tmp_path)
+    drawn(plan, 2)
+    with (tmp_path / study.JOURNAL_FILE).open("ab") as file:
+        file.write(b'{"op_code":4,"wor')
+    (tmp_path / f"{study.JOURNAL_FILE}.lock").symlink_to(tmp_path / study.JOURNAL_FILE)
+    known = study.Study(plan)
+    assert (known.unfinished(), known.ask()) == ([0, 1], 2)
+
+
+def write_rows(plan, number, values, **more):
+    folder = plan.run_folder(number)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [{"step": i + 1, "split": "validation", "nats": v, "standard_error": 0.1} for i, v in enumerate(values)]
+    rows += [{"step": 9, "split": split, "nats": -99.0} for split in ("test", "train", "abandoned")]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row | more) + "\n" for row in rows))
+
+
+def test_the_objective_is_the_validation_figure_of_the_checkpoint_that_a_run_is_judged_by(tmp_path):
+    plan = planned(tmp_path)
+    write_rows(plan, 0, [3.0, 1.0, None, 2.0])
+    points = trial.curve(plan, 0)
+    assert trial.objective(plan, points) == 1.0
+    assert trial.objective(plan._replace(select="last"), points) == 2.0
+    assert trial.objective(plan._replace(sweep=plan.sweep._replace(direction="maximize")), points) == 3.0
+    assert trial.objective(plan, [(1, float("nan"))]) is None
+    with pytest.raises(UserError, match="the validation rows of metrics.jsonl have nats"):
+        trial.curve(plan._replace(sweep=plan.sweep._replace(metric="bits_per_dim")), 0)
+
+
+def test_what_became_of_a_trial(tmp_path):
+    plan = planned(tmp_path)
+    plan.log(0).parent.mkdir()
+    plan.log(0).write_text("step 1\nerror: config.x is wrong\nset it right\n")
+    assert trial.outcome(plan, 0, 2) == ("refused", None, "config.x is wrong\nset it right")
+    write_rows(plan, 0, [3.0, 2.0])
+    assert trial.outcome(plan, 0, 2)[:2] == ("failed", 2.0)  # it has trained: it diverged
+    assert trial.outcome(plan, 0, 1).state == "failed"
+    assert {trial.outcome(plan, 0, status).state for status in (-9, -15, 137, 143)} == {"interrupted"}
+    assert trial.outcome(plan, 0, 143, stopped=True)[:2] == ("pruned", 2.0)
+    (plan.run_folder(0) / "record.json").write_text('{"value": -99.0}')
+    assert {trial.outcome(plan, 0, s, stopped=True) for s in (0, 143)} == {("complete", 2.0, "")}
+    write_rows(plan, 0, [None])
+    assert trial.outcome(plan, 0, 0).state == "failed"
+
+
+def test_accelerators_and_cores_are_cut_among_the_workers():
+    cut = local.environments
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in cut(2, "0,1,2,3", {})] == ["0,1", "2,3"]
+    assert cut(2, "auto", {"CUDA_VISIBLE_DEVICES": "5,7"}) == [{"CUDA_VISIBLE_DEVICES": d} for d in "57"]
+    shared = cut(2, "0,0", {})
+    assert shared == [{"CUDA_VISIBLE_DEVICES": "0", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.450"}] * 2
+    with pytest.raises(UserError, match="3 cannot be cut evenly among 2 workers"):
+        cut(2, "0,1,2", {})
+    cores = len(os.sched_getaffinity(0))
+    assert cut(2, "auto", {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "0"})[1]["NPROC"] == str(max(cores // 2, 1))
+    assert cut(1, "none", {}) == [{}]
+    assert cut(2, "none", {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}) == [{}, {}]
+
+
+def starts(folder):
+    """{trial: the command lines that it was started with}."""
+    files = sorted(folder.glob("trials/*/starts"))
+    return {file.parent.name: [json.loads(line) for line in file.read_text().splitlines()] for file in files}
+
+
+def check_each_once(folder, num):
+    """No trial is lost, done twice, or has another's values."""
+    assert [p.name for p in sorted((folder / "trials").iterdir())] == [f"{i:03}" for i in range(num)]
+    assert {(p / "records").read_text() for p in (folder / "trials").iterdir()} == {"1"}
+    commands = starts(folder)
+    assert all(len({tuple(words) for words in lines}) == 1 for lines in commands.values())
+    rates = collections.Counter(word for lines in commands.values() for word in lines[0] if "learning_rate" in word)
+    assert set(rates.values()) == {1}
+    assert len(rates) == num
+
+
+def test_a_sweep_runs_to_its_end_and_is_not_repeated(make, tmp_path, capsys):
+    file = make()
+    found = run.run_sweep(file, "out")
+    check_each_once(tmp_path / "out", 4)
+    assert [row["state"] for row in found["trials"]] == ["complete"] * 4
+    values = [row["value"] for row in found["trials"]]
+    assert values == sorted(values)
+    assert found["metric"] == "nats"
+    assert (tmp_path / "out" / results.PICTURE).stat().st_size > 10_000
+    assert (tmp_path / "out" / results.RESULTS_CSV).read_text().count("\n") == 5
+    told = capsys.readouterr().out
+    assert found["best_command"] in told
+    argv = found["best_command"].split()[1:]
+    best = cli.parse(argv)  # it can be typed
+    assert best.optimizer.learning_rate == found["best"]["params"]["optimizer.learning_rate"]
+    assert best.eval.baselines  # what a trial leaves out is in the run that counts
+    assert best.train.num_steps == 4
+    before = starts(tmp_path / "out")
+    assert run.run_sweep(file, "out")["trials"] == found["trials"]
+    assert run.report_sweep(file, "out")["trials"] == found["trials"]
+    more = run.run_sweep(make(num_trials=6), "out")
+    check_each_once(tmp_path / "out", 6)
+    assert len(more["trials"]) == 6
+    assert {k: v for k, v in starts(tmp_path / "out").items() if k in before} == before
+    with pytest.raises(UserError, match="holds a sweep with another sampler"):
+        run.run_sweep(make(sampler="tpe"), "out")
+
+
+def test_a_trial_that_is_behind_is_ended_after_a_checkpoint(make, tmp_path, monkeypatch):
+    far = {"optimizer.learning_rate": ("choice", 0.003, 0.0031, 0.0029, 1.0), "model.depth": ("choice", 2)}
+    steps = {"train.num_steps": 60, "eval.every": 1}
+    file = make(space=far, sampler="grid", num_trials=0, pruner="median", workers=1, overrides=steps)
+    monkeypatch.setattr(study, "num_random", lambda sweep: 1)
+    monkeypatch.setattr(driver, "POLL", 0.05)
+    monkeypatch.setenv("PAUSE", "0.01")
+    found = run.run_sweep(file, "out")
+    last = next(row for row in found["trials"] if row["params"]["optimizer.learning_rate"] == 1.0)
+    assert (last["state"], found["trials"][-1]) == ("pruned", last)
+    folder = tmp_path / "out" / "trials" / "003"
+    assert 2 <= int((folder / "checkpoint").read_text()) < 60
+    assert not (folder / "record.json").exists()
+
+
+def test_a_refused_trial_stops_the_sweep_and_a_diverged_one_does_not(make, tmp_path, monkeypatch):
+    depths = {"optimizer.learning_rate": ("choice", 0.003), "model.depth": ("choice", 2, 3, 4)}
+    file = make(space=depths, sampler="grid", num_trials=0, workers=1)
+    monkeypatch.setenv("DIVERGED", "3")
+    found = run.run_sweep(file, "out")
+    assert [(row["state"], row["params"]["model.depth"]) for row in found["trials"]] == [
+        ("complete", 2),
+        ("complete", 4),
+        ("failed", 3),
+    ]
+    assert found["trials"][-1]["detail"] == "training diverged"
+    monkeypatch.setenv("REFUSED", "3")
+    with pytest.raises(UserError, match="trial 1 was refused: no such depth"):
+        run.run_sweep(file, "other")
+    assert not (tmp_path / "other" / "trials" / "002").exists()
+
+
+def launch(file, **environment):
+    words = [sys.executable, str(SCRIPT), file, "--workdir=out", "--devices=none"]
+    return subprocess.Popen(
+        words,
+        env={**os.environ, **environment, "PYTHONPATH": str(cli.ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def is_alive(folder):
+    return any(trial.is_locked(path) for path in (folder / "trials").glob("*"))
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_sweep_loses_no_trial_and_runs_none_twice(make, tmp_path, how):
+    file, out = make(num_trials=8), tmp_path / "out"
+    rng = random.Random(int(how))
+    for target in (rng.randint(0, 2), rng.randint(3, 6)):
+        process = launch(file, PAUSE="0.15")
+        wait_for(lambda target=target: len(starts(out)) > target)
+        time.sleep(rng.uniform(0, 0.5))
+        os.killpg(process.pid, how)
+        told = process.communicate(timeout=60)[0]
+        assert process.returncode in (-9, 143), told
+        wait_for(lambda: not is_alive(out), 20)  # nobody is left behind
+    process = launch(file, PAUSE="0.01")
+    told = process.communicate(timeout=100)[0]
+    assert process.returncode == 0, told
+    check_each_once(out, 8)
+    counts = sorted(len(lines) for lines in starts(out).values())
+    assert counts[-1] > 1  # some were resumed
+    assert counts[0] == 1  # and the finished ones were let be
+    states = [row["state"] for row in json.loads((out / results.RESULTS_JSON).read_text())["trials"]]
+    assert states == ["complete"] * 8
+
+
+def test_a_trial_that_something_else_kills_is_resumed(make, tmp_path, monkeypatch):
+    process = launch(make(num_trials=1, workers=1), PAUSE="0.2")
+    checkpoint = tmp_path / "out" / "trials" / "000" / "checkpoint"
+    wait_for(checkpoint.exists)
+    pid = next(int(p.parent.name) for p in pathlib.Path("/proc").glob("[0-9]*/cmdline") if runs(p, tmp_path))
+    os.kill(pid, signal.SIGKILL)
+    told = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, told
+    check_each_once(tmp_path / "out", 1)
+    assert len(starts(tmp_path / "out")["000"]) == 2
+
+
+def runs(cmdline, folder):
+    try:
+        words = cmdline.read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return str(folder / "trainer.py").encode() in words and b"-P" not in words
+
+
+def test_a_trial_that_ended_just_before_its_sweep_is_not_run_again(make, tmp_path):
+    file = make(num_trials=2, workers=1)
+    plan = run.plan_of(file, "out", 0)
+    plan.folder.mkdir()
+    assert study.Study(plan).ask() == 0
+    write_rows(plan, 0, [2.0, 1.0, 3.0])
+    (plan.run_folder(0) / trial.RECORD_FILE).write_text("{}")
+    found = run.run_sweep(file, "out")
+    assert set(starts(tmp_path / "out")) == {"001"}
+    assert (found["best"]["number"], found["best"]["value"], found["best"]["state"]) == (0, 1.0, "complete")
+
+
+def test_two_processes_do_not_run_one_sweep(make, tmp_path):
+    process = launch(make(num_trials=2), PAUSE="0.2")
+    wait_for(lambda: starts(tmp_path / "out"))
+    with pytest.raises(UserError, match="is in use by process"):
+        run.run_sweep(make(num_trials=2), "out")
+    os.killpg(process.pid, signal.SIGTERM)
+    assert "run the same command to go on" in process.communicate(timeout=60)[0]
+
+
+def test_an_orphan_is_waited_for_and_then_ended(tmp_path):
+    hold = "import sys, time\nfrom genflow.workdir import *\nwith lock(Path(sys.argv[1])):\n    time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], env={**os.environ, "PYTHONPATH": cli.ROOT})
+    wait_for(lambda: trial.is_locked(tmp_path))
+    trial.wait_until_free(tmp_path, patience=0.5)
+    assert process.wait(10) == -signal.SIGTERM
+    assert not trial.is_locked(tmp_path)
+
+
+def test_a_slurm_array_is_drawn_at_once(make, tmp_path):
+    pytest.importorskip("submitit", reason="submitit is not installed: pip install 'genflow[slurm]'")
+    place = run.Place("slurm", cluster="local", slurm={"timeout_min": 5})
+    found = run.run_sweep(make(num_trials=3), "out", place=place)
+    assert [row["state"] for row in found["trials"]] == ["complete"] * 3
+    check_each_once(tmp_path / "out", 3)
+    with pytest.raises(UserError, match="use random or grid"):
+        run.run_sweep(make(sampler="tpe"), "other", place=place)
+    with pytest.raises(UserError, match="--engine=slurm: "):
+        run.run_sweep(make(num_trials=3), "third", place=place._replace(slurm={"no_such_option": 1}))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install 'genflow[ray]'")
+def test_ray_tune_runs_the_same_trials(make, tmp_path):
+    words = ["--engine=ray", "--resources=cpu=1", "--workdir=out"]
+    command = [sys.executable, str(SCRIPT), make(num_trials=3), *words]
+    environment = {**os.environ, "PYTHONPATH": str(cli.ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "ERROR" not in done.stdout + done.stderr
+    check_each_once(tmp_path / "out", 3)
+    states = [row["state"] for row in json.loads((tmp_path / "out" / results.RESULTS_JSON).read_text())["trials"]]
+    assert states == ["complete"] * 3
+
+
+@pytest.mark.parametrize(("engine", "package", "extra"), [("ray", "ray", "ray"), ("slurm", "submitit", "slurm")])
+def test_a_missing_engine_is_told(make, monkeypatch, engine, package, extra):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "genflow.sweep.ray_tune", raising=False)
+    with pytest.raises(UserError, match=re.escape(f"pip install 'genflow[{extra}]'")):
+        run.run_sweep(make(), "out", place=run.Place(engine))
