@@ -6,6 +6,7 @@ judge the flow, it sees none of them. The data sets are ours; the paper's are la
 
 Paper: Rezende and Mohamed (2015), arXiv:1505.05770, equation 15
 Run: python main.py --config=configs/bayesian_regression.py
+Slice: cpu:1
 Expect: within 0.1 nats of the entropy of the posterior (test draws); one minute on a 2-core x86 CPU
 """
 

@@ -6,6 +6,7 @@ the two losses are the paper's, whose weights it schedules and we keep.
 
 Paper: Noé et al. (2019), arXiv:1812.01729
 Run: python main.py --config=configs/boltzmann_double_well.py
+Slice: cpu:1
 Expect: within 0.3 nats of the entropy of the target (test draws); two minutes on a 2-core x86 CPU
 """
 

@@ -6,6 +6,7 @@ symmetry, so that it has to find all six orders of them.
 
 Paper: Noé et al. (2019), arXiv:1812.01729
 Run: python main.py --config=configs/boltzmann_lennard_jones.py
+Slice: cpu:1
 Expect: within 1.0 nats of the entropy of the cluster (test draws); three minutes on a 2-core x86 CPU
 """
 

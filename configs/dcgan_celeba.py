@@ -6,6 +6,7 @@ of batch normalization at the start.
 
 Paper: Radford et al. (2016), arXiv:1511.06434
 Run: python main.py --config=configs/dcgan_celeba.py
+Slice: v5e:4x4
 Expect: samples to look at (no published FID, and no bits/dim); not run
 """
 

@@ -6,6 +6,7 @@ part are held out.
 
 Paper: Ho et al. (2020), arXiv:2006.11239, appendix B
 Run: python main.py --config=configs/ddpm_celebahq256.py
+Slice: v5e:8x8
 Expect: bits/dim (test, a bound, no published figure); not run
 """
 

@@ -7,6 +7,7 @@ samples and in the bound, which is not done here. `data.validation` is taken out
 
 Paper: Ho et al. (2020), arXiv:2006.11239, tables 1 and 2
 Run: python main.py --config=configs/ddpm_cifar10.py
+Slice: v5e:4x4
 Expect: 3.75 bits/dim or less (test), FID 3.17 (training part), both from the paper, unverified here; not run
 """
 

@@ -5,6 +5,7 @@ with guidance, eps = (1 + w) eps(z, c) - w eps(z); the bound is that of the mode
 
 Paper: Ho and Salimans (2022), Classifier-free diffusion guidance, arXiv:2207.12598
 Run: python main.py --config=configs/ddpm_cond_cifar10.py
+Slice: v5e:4x4
 Expect: bits/dim given the class (test, a bound, no published figure); not run
 """
 

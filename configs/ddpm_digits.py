@@ -6,6 +6,7 @@ this size does not see there what it could see, that pixels are whole numbers of
 
 Paper: Ho et al. (2020), arXiv:2006.11239
 Run: python main.py --config=configs/ddpm_digits.py
+Slice: cpu:1
 Expect: at most 2.446 bits/dim (test, a bound, no published figure); six minutes on 2-core x86 CPU
 """
 
@@ -33,5 +34,5 @@ def get_config(arg=""):
     c.eval.select = "last"
     c.sample.temperatures = (0.0, 0.7, 1.0)
     if common.is_debug(arg):
-        common.debug(c, width=4, num_steps=8, sampler_steps=4)
+        common.debug(c, width=4, multipliers=(1,), attention=(8,), num_steps=8, sampler_steps=4)
     return c

@@ -5,6 +5,7 @@ flips) differ in --config.data.name. LSUN's own validation part, of 300 images, 
 
 Paper: Ho et al. (2020), arXiv:2006.11239, table 3 and appendix B
 Run: python main.py --config=configs/ddpm_lsun.py
+Slice: v5e:8x8
 Expect: FID 7.89 (training part, from the paper, unverified here); not run
 """
 

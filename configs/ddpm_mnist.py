@@ -4,6 +4,7 @@ The paper has no MNIST; schedule, loss, variance and optimizer are those of conf
 
 Paper: Ho et al. (2020), arXiv:2006.11239
 Run: python main.py --config=configs/ddpm_mnist.py
+Slice: v5e:2x2
 Expect: bits/dim (test, a bound, no published figure); not run
 """
 

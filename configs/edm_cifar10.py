@@ -6,6 +6,7 @@ of attention at 16x16. Likelihoods by the probability-flow equation, from sigma 
 
 Paper: Karras et al. (2022), arXiv:2206.00364, table 2
 Run: python main.py --config=configs/edm_cifar10.py
+Slice: v5e:8x8
 Expect: FID 1.97 with 35 network calls (training set, from the paper, with augmentation, unverified here); not run
 """
 

@@ -6,6 +6,7 @@ solver step for the whole batch, gradients of the steps taken instead of a secon
 
 Paper: Grathwohl et al. (2019), arXiv:1810.01367, table 2
 Run: python main.py --config=configs/ffjord_mnist.py
+Slice: v5e:2x2
 Expect: 0.99 bits/dim (test, from the paper, unverified here); not run; days on an accelerator
 """
 

@@ -5,6 +5,7 @@ it and fewer steps are ours.
 
 Paper: Grathwohl et al. (2019), arXiv:1810.01367, section 4.1
 Run: python main.py --config=configs/ffjord_toy.py --config.data.name=moons
+Slice: cpu:1
 Expect: within 0.1 nats of the entropy of the data (test, expected, not measured); not run to the end
 """
 

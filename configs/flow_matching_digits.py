@@ -5,6 +5,7 @@ with one Rademacher probe.
 
 Paper: Lipman et al. (2023), arXiv:2210.02747
 Run: python main.py --config=configs/flow_matching_digits.py
+Slice: cpu:1
 Expect: bits/dim (test, an estimate, no published figure); not run
 """
 

@@ -8,6 +8,7 @@ choose the checkpoint. The paper's score takes 4,096 draws of the noise for each
 
 Paper: Ho et al. (2019), arXiv:1902.00275, table 1
 Run: python main.py --config=configs/flowpp_cifar10.py
+Slice: v5e:4x4
 Expect: 3.08 bits/dim (test, 4,096 importance samples, from the paper, unverified here); not run; 8 GPUs of 2019
 """
 

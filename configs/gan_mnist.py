@@ -16,6 +16,7 @@ likelihood, and an unreliable one.
 
 Paper: Goodfellow et al. (2014), arXiv:1406.2661, table 1
 Run: python main.py --config=configs/gan_mnist.py
+Slice: v5e:2x2
 Expect: 225 nats by the Parzen estimate (test, from the paper, unverified here: 112 after 15,000 steps); twelve minutes
   on a shared 2-core x86 CPU for these
 """

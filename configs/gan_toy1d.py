@@ -5,6 +5,7 @@ own game). samples/training.gif, also in the report, has a frame every hundred s
 
 Paper: Goodfellow et al. (2014), arXiv:1406.2661
 Run: python main.py --config=configs/gan_toy1d.py
+Slice: cpu:1
 Expect: no likelihood in nats, but a film to look at; one minute on a 2-core x86 CPU
 """
 

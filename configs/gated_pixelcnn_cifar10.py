@@ -6,6 +6,7 @@ choose the checkpoint.
 
 Paper: van den Oord et al. (2016), Conditional image generation with PixelCNN decoders, arXiv:1606.05328
 Run: python main.py --config=configs/gated_pixelcnn_cifar10.py
+Slice: v5e:4x4
 Expect: 3.03 bits/dim (test, from the paper, unverified here); not run; about 12 GFLOP an image forward
 """
 

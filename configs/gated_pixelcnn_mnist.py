@@ -5,6 +5,7 @@ binarization, drawn anew for each epoch. The protocol is that of configs/pixelcn
 
 Paper: van den Oord et al. (2016), Conditional image generation with PixelCNN decoders, arXiv:1606.05328
 Run: python main.py --config=configs/gated_pixelcnn_mnist.py
+Slice: v5e:2x2
 Expect: about 81.4 nats (test, no published figure on this split); not run to its end; 100,000 steps of 16
   images, 32 epochs
 """

@@ -5,6 +5,7 @@ random flips, as Real NVP does on this set. The paper's own CelebA figure is for
 
 Paper: Kingma and Dhariwal (2018), arXiv:1807.03039
 Run: python main.py --config=configs/glow_celeba.py
+Slice: v5e:4x4
 Expect: no published figure at this size (Real NVP: 3.02 bits/dim, from the paper, unverified here); not run
 """
 

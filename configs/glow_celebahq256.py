@@ -6,6 +6,7 @@ test part are held out.
 
 Paper: Kingma and Dhariwal (2018), arXiv:1807.03039, table 2
 Run: python main.py --config=configs/glow_celebahq256.py
+Slice: v5e:2x4
 Expect: 1.03 bits/dim (validation, 5-bit data, from the paper, unverified here); not run
 """
 

@@ -6,6 +6,7 @@ is taken out of the training part to choose the checkpoint; the paper had none.
 
 Paper: Kingma and Dhariwal (2018), arXiv:1807.03039, table 2
 Run: python main.py --config=configs/glow_cifar10.py
+Slice: v5e:8x8
 Expect: 3.35 bits/dim (test, from the paper, unverified here); not run; about 8 GFLOP an image forward
 """
 

@@ -5,6 +5,7 @@ older of two that papers call ImageNet 32x32; its official validation part is th
 
 Paper: Kingma and Dhariwal (2018), arXiv:1807.03039, table 2
 Run: python main.py --config=configs/glow_imagenet32.py
+Slice: v5e:8x8
 Expect: 4.09 bits/dim (test, from the paper, unverified here); not run
 """
 

@@ -5,6 +5,7 @@ tensorflow_datasets' downsampled_imagenet; its official validation part is the t
 
 Paper: Kingma and Dhariwal (2018), arXiv:1807.03039, table 2
 Run: python main.py --config=configs/glow_imagenet64.py
+Slice: v5e:8x8
 Expect: 3.81 bits/dim (test, from the paper, unverified here); not run
 """
 

@@ -2,6 +2,7 @@
 
 Paper: Kingma and Dhariwal (2018), arXiv:1807.03039 (gives no MNIST figure)
 Run: python main.py --config=configs/glow_mnist.py
+Slice: v5e:2x2
 Expect: 1.05 bits/dim (test; Glow's MNIST figure in Chen et al. 2019, arXiv:1906.02735, table 1, from memory); not run
 """
 

@@ -4,6 +4,7 @@ See gpt_text8, which differs in nothing but the data. Data: `python scripts/prep
 
 Paper: Al-Rfou et al. (2019), Character-level language modeling with deeper self-attention, arXiv:1808.04444
 Run: python main.py --config=configs/gpt_enwik8.py
+Slice: v5e:1x1
 Expect: 1.11 bits/char, here bits a byte (test; 12 layers, from the paper, unverified here); not run: days on a GPU
 """
 

@@ -9,6 +9,7 @@ projections, perceptrons and normalizations have biases where its have none, and
 
 Paper: Radford et al. (2019), Language models are unsupervised multitask learners
 Run: python main.py --config=configs/gpt_shakespeare.py
+Slice: v5e:2x2
 Expect: near 2.12 bits/char (validation; nanoGPT's README, another ruler, see above); not run: made for a GPU
 """
 

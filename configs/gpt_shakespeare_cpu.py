@@ -5,6 +5,7 @@ part. How our ruler differs from its, and what else: see gpt_shakespeare.
 
 Paper: Radford et al. (2019), Language models are unsupervised multitask learners
 Run: python main.py --config=configs/gpt_shakespeare_cpu.py
+Slice: cpu:1
 Expect: 2.80 +- 0.01 bits/char (test, one seed; validation 2.75, nanoGPT's README 2.71 by another ruler); two minutes
   on a 2-core x86 CPU
 """

@@ -8,6 +8,7 @@ Data: `python scripts/prepare_data.py text8`.
 
 Paper: Al-Rfou et al. (2019), Character-level language modeling with deeper self-attention, arXiv:1808.04444
 Run: python main.py --config=configs/gpt_text8.py
+Slice: v5e:1x1
 Expect: 1.18 bits/char (test; 12 layers, from the paper, unverified here); not run: days on a GPU
 """
 

@@ -8,6 +8,7 @@ stages and latents of 8, 16 and 32 channels. Pixels are integers whose mass is b
 
 Paper: Havtorn et al. (2021), arXiv:2102.08248 (ICML), section 5
 Run: python main.py --config=configs/hvae_cifar10.py
+Slice: v5e:4x4
 Expect: AUROC .811 of LLR>k against SVHN (paper, unverified here), NLL in bits/dim (test, no figure known here); not run
 """
 

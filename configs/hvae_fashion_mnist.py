@@ -17,6 +17,7 @@ A smaller one for a CPU, on blocks of 2 x 2 pixels (the latents keep their shape
 
 Paper: Havtorn et al. (2021), arXiv:2102.08248 (ICML), section 5
 Run: python main.py --config=configs/hvae_fashion_mnist.py
+Slice: v5e:2x2
 Expect: AUROC .984 of LLR>k against MNIST (paper, unverified here), NLL in nats (test, no figure known here); not run
 """
 

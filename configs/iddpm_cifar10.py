@@ -9,6 +9,7 @@ done here. Sheets take 250 of the 4,000 steps; the figures are of all (--config.
 
 Paper: Nichol and Dhariwal (2021), arXiv:2102.09672, tables 1 and 2
 Run: python main.py --config=configs/iddpm_cifar10.py
+Slice: v5e:4x4
 Expect: 3.17 bits/dim (test), FID 3.19, both from the paper, unverified here; not run
 """
 

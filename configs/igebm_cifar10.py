@@ -7,6 +7,7 @@ which chains of all ages are, for another 60 steps. The ResNet is that of the pa
 
 Paper: Du and Mordatch (2019), arXiv:1903.08689, table 1
 Run: python main.py --config=configs/igebm_cifar10.py
+Slice: v5e:4x4
 Expect: FID 40.58 (test, from the paper, unverified here); not run
 """
 

@@ -7,6 +7,7 @@ of a larger one would stay noise. The noise and the regularization are the paper
 
 Paper: Du and Mordatch (2019), arXiv:1903.08689
 Run: python main.py --config=configs/igebm_digits.py
+Slice: cpu:1
 Expect: no bits/dim, as log Z is not known; frechet_digits 2.2 (0.4 of test data, no published figure); nine minutes
   on a shared 2-core x86 CPU
 """

@@ -6,6 +6,7 @@ larger networks on 9-bit clusters of colors, whose likelihoods are no bits/dim o
 
 Paper: Parmar et al. (2018), Image transformer, arXiv:1802.05751
 Run: python main.py --config=configs/image_gpt_cifar10.py
+Slice: v5e:4x4
 Expect: 2.90 bits/dim (test; tensor2tensor's docstring for its local attention, unverified here); not run: days on GPUs
 """
 

@@ -19,6 +19,7 @@ Short runs:       --config.data.batch_size=100 --config.optimizer.learning_rate=
 
 Paper: Burda et al. (2016), Importance weighted autoencoders, arXiv:1509.00519
 Run: python main.py --config=configs/iwae_mnist.py
+Slice: v5e:2x2
 Expect: 84.78 nats (test, from the paper, as are 85.54 for 5 draws, 86.76 for 1, and 82.90 for two levels); not run
 """
 

@@ -5,6 +5,7 @@ paper's. configs/wrn_digits.py is the same network as a plain classifier.
 
 Paper: Grathwohl et al. (2020), arXiv:1912.03263
 Run: python main.py --config=configs/jem_digits.py
+Slice: cpu:1
 Expect: no bits/dim, as log Z is not known; test accuracy 0.983 (seed 0), as wrn_digits; eight minutes on a shared
   2-core x86 CPU
 """

@@ -5,6 +5,7 @@ configs/wrn_mnist.py is the same network as a plain classifier.
 
 Paper: Grathwohl et al. (2020), arXiv:1912.03263
 Run: python main.py --config=configs/jem_mnist.py
+Slice: v5e:2x2
 Expect: no bits/dim, as log Z is not known, but a test accuracy within 1.5 points of wrn_mnist; not run
 """
 

@@ -2,6 +2,7 @@
 
 Paper: Kolesnikov et al. (2024), arXiv:2412.15129
 Run: python main.py --config=configs/jet_digits.py
+Slice: cpu:1
 Expect: 2.09 +- 0.01 bits/dim (test, no published figure); three minutes on a 2-core x86 CPU
 """
 

@@ -9,6 +9,7 @@ of 5 layers.
 
 Paper: Kolesnikov et al. (2024), arXiv:2412.15129 and google-research/big_vision, configs/proj/jet/imagenet64.py
 Run: python main.py --config=configs/jet_imagenet64.py
+Slice: v5e:8x8
 Expect: 3.72 bits/dim (validation part, from the official configuration, unverified here); not run
 """
 

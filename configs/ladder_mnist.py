@@ -13,6 +13,7 @@ Ten draws: --config.model.samples=10 --config.model.kl_warmup=0 (the bound of se
 
 Paper: Sønderby et al. (2016), Ladder variational autoencoders, arXiv:1602.02282
 Run: python main.py --config=configs/ladder_mnist.py
+Slice: v5e:2x2
 Expect: 82.1 nats (test, 81.84 after finetuning and 81.74 with ten draws; from the paper, unverified here); not run
 """
 

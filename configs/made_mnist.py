@@ -10,6 +10,7 @@ The paper's larger networks, from the command line (a GPU, or many hours; nats o
 
 Paper: Germain et al. (2015), arXiv:1502.03509, section 6
 Run: python main.py --config=configs/made_mnist.py
+Slice: v5e:2x2
 Expect: 90.67 +- 0.23 nats (test, one seed; 94.5 in karpathy/pytorch-made for 500 units, unverified here); three minutes
   on a 2-core x86 CPU
 """

@@ -7,6 +7,7 @@ instead of early stopping after 30 epochs without gain.
 
 Paper: Papamakarios et al. (2017), arXiv:1705.07057, table 1
 Run: python main.py --config=configs/maf_miniboone.py --config.data.data_dir=DIR
+Slice: v5e:2x2
 Expect: 11.75 nats (test, negative log-density, from the paper, unverified here); not run
 """
 

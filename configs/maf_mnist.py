@@ -6,6 +6,7 @@ dequantization noise at every step (drawn once there), 50,000 steps with the bes
 
 Paper: Papamakarios et al. (2017), arXiv:1705.07057, tables 2 and 4
 Run: python main.py --config=configs/maf_mnist.py
+Slice: v5e:2x2
 Expect: 1.89 bits/dim (test, from the paper, unverified here); two hours on a 2-core x86 CPU
 """
 

@@ -2,6 +2,7 @@
 
 Paper: Papamakarios et al. (2017), arXiv:1705.07057
 Run: python main.py --config=configs/maf_toy.py --config.data.name=moons
+Slice: cpu:1
 Expect: within 0.05 nats of the entropy of the data (test); one minute on a 2-core x86 CPU
 """
 

@@ -5,6 +5,7 @@ families gain, they gain over this.
 
 Paper: Bengio et al. (2003), A neural probabilistic language model, section 2
 Run: python main.py --config=configs/markov_digits.py
+Slice: cpu:1
 Expect: 2.002 +- 0.013 bits/dim (test, one seed, no published figure; independent pixels 2.43); one minute on a 2-core
   x86 CPU
 """

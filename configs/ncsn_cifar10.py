@@ -7,6 +7,7 @@ part.
 
 Paper: Song and Ermon (2019), arXiv:1907.05600, table 1
 Run: python main.py --config=configs/ncsn_cifar10.py
+Slice: v5e:4x4
 Expect: FID 25.32, Inception score 8.87 (training part, from the paper, unverified here); not run
 """
 

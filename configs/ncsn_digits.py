@@ -5,6 +5,7 @@ average of the weights. sigma_min = 0.06 is half a gray level.
 
 Paper: Song and Ermon (2019), arXiv:1907.05600
 Run: python main.py --config=configs/ncsn_digits.py
+Slice: cpu:1
 Expect: no bits/dim, as there is no likelihood, but samples to look at; five minutes on 2-core x86 CPU
 """
 
@@ -26,5 +27,5 @@ def get_config(arg=""):
     c.eval.baselines = False
     c.sample.temperatures = ()
     if common.is_debug(arg):
-        common.debug(c, levels=3, sampler_steps=3, width=4)
+        common.debug(c, levels=3, sampler_steps=3, width=4, multipliers=(1,), dilations=(1,))
     return c

@@ -8,6 +8,7 @@ figure here is bits/dim of the 8-bit data, a bound through uniform dequantizatio
 
 Paper: Dinh et al. (2015), arXiv:1410.8516, figure 3
 Run: python main.py --config=configs/nice_mnist.py
+Slice: v5e:2x2
 Expect: 4.36 bits/dim (test; the paper's 1980.50 nats from memory); not run in full, a day or more on a 2-core x86 CPU
 """
 

@@ -7,6 +7,7 @@ in the paper.
 
 Paper: Durkan et al. (2019), arXiv:1906.04032, table 1
 Run: python main.py --config=configs/nsf_miniboone.py --config.data.data_dir=DIR
+Slice: v5e:2x2
 Expect: 9.67 nats (test, negative log-density, from the paper, unverified here); not run
 """
 

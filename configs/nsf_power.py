@@ -6,6 +6,7 @@ validation every 5,000 steps (250 there). RQ-NSF (AR) is `--config.model.autoreg
 
 Paper: Durkan et al. (2019), arXiv:1906.04032, table 1
 Run: python main.py --config=configs/nsf_power.py --config.data.data_dir=DIR
+Slice: v5e:2x2
 Expect: -0.64 nats (test, negative log-density, from the paper, unverified here); not run
 """
 

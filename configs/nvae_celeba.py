@@ -9,6 +9,7 @@ The final score passes the decoder 1,000 times for each of 10,000 test images, a
 
 Paper: Vahdat and Kautz (2020), arXiv:2007.03898, table 1
 Run: python main.py --config=configs/nvae_celeba.py
+Slice: v5e:4x4
 Expect: 2.03 bits/dim (test, from the paper, unverified here); not run; 92 hours on eight V100 there
 """
 

@@ -8,6 +8,7 @@ The final score passes the decoder 1,000 times for each of 10,000 images, as oft
 
 Paper: Vahdat and Kautz (2020), arXiv:2007.03898, table 1
 Run: python main.py --config=configs/nvae_cifar10.py
+Slice: v5e:4x4
 Expect: 2.91 bits/dim (test, from the official README, unverified here); not run; 55 hours on eight V100 there
 """
 

@@ -7,6 +7,7 @@ out of the training part to choose the checkpoint.
 
 Paper: van den Oord et al. (2016), Pixel recurrent neural networks, arXiv:1601.06759
 Run: python main.py --config=configs/pixelcnn_cifar10.py
+Slice: v5e:4x4
 Expect: 3.14 bits/dim (test, from the paper, unverified here); not run; about 6 GFLOP an image forward
 """
 

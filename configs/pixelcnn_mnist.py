@@ -6,6 +6,7 @@ features.
 
 Paper: van den Oord et al. (2016), Pixel recurrent neural networks, arXiv:1601.06759
 Run: python main.py --config=configs/pixelcnn_mnist.py
+Slice: v5e:2x2
 Expect: 81.30 nats (test, from the paper, unverified here); not run; 100,000 steps of 16 images, 32 epochs
 """
 

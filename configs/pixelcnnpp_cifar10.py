@@ -7,6 +7,7 @@ rate decays along a cosine (there by 0.999995 a step), data.validation held out 
 
 Paper: Salimans et al. (2017), arXiv:1701.05517, table 1
 Run: python main.py --config=configs/pixelcnnpp_cifar10.py
+Slice: v5e:4x4
 Expect: 2.92 bits/dim (test, from the paper, unverified here); not run; the official code: 5 days on 8 GPUs of 2016
 """
 

@@ -8,6 +8,7 @@ The paper's better figure, from the command line: Diagonal BiLSTM, --config.mode
 
 Paper: van den Oord et al. (2016), arXiv:1601.06759, section 5.5 and table 5
 Run: python main.py --config=configs/pixelrnn_cifar10.py
+Slice: v5e:4x4
 Expect: 3.07 bits/dim (test; from the paper, unverified here); not run, a GPU for days
 """
 

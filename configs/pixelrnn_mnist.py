@@ -9,6 +9,7 @@ The paper's other figures, from the command line:
 
 Paper: van den Oord et al. (2016), arXiv:1601.06759, section 5.4 and table 4
 Run: python main.py --config=configs/pixelrnn_mnist.py
+Slice: v5e:2x2
 Expect: 79.20 nats (test; from the paper, unverified here); not run, a GPU for hours: 0.5 s a step on one CPU core
 """
 

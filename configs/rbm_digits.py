@@ -5,6 +5,7 @@ Contrastive divergence is not told the likelihood that it raises: here it can be
 
 Paper: Hinton (2002), Training products of experts by minimizing contrastive divergence, Neural Computation 14
 Run: python main.py --config=configs/rbm_digits.py
+Slice: cpu:1
 Expect: 18.2 nats (test; independent pixels 25.1, no published figure); half a minute on a 2-core x86 CPU
 """
 

@@ -14,6 +14,7 @@ Contrastive divergence with 25 sweeps (Salakhutdinov and Murray: 86.34 nats, on 
 
 Paper: Melchior et al. (2016), How to center deep Boltzmann machines, JMLR 17; Salakhutdinov and Murray (2008)
 Run: python main.py --config=configs/rbm_mnist.py
+Slice: v5e:2x2
 Expect: 82.45 +- 0.24 nats by forward AIS, 82.29 by reverse AIS (test; 84.86 and 96.61 from PyDeep's tutorial,
   unverified here); half an hour on a shared 2-core x86 CPU
 """

@@ -7,6 +7,7 @@ Images are flipped, as the paper's text has it from memory; its code flips Celeb
 
 Paper: Dinh et al. (2017), arXiv:1605.08803, table 1
 Run: python main.py --config=configs/realnvp_cifar10.py
+Slice: v5e:4x4
 Expect: 3.49 bits/dim (test, from the paper, unverified here); not run
 """
 

@@ -6,6 +6,7 @@ scored. Adam, learning rate 1e-3, 64 images a step, gradients clipped at 100, pi
 
 Paper: Dinh et al. (2017), arXiv:1605.08803, table 1
 Run: python main.py --config=configs/realnvp_imagenet64.py
+Slice: v5e:4x4
 Expect: 3.98 bits/dim (test, from the paper, unverified here); not run
 """
 

@@ -6,6 +6,7 @@ scored. Adam, learning rate 1e-3, 64 images a step, gradients clipped at 100, pi
 
 Paper: Dinh et al. (2017), arXiv:1605.08803, sections 3 and 4.1 (gives no MNIST figure)
 Run: python main.py --config=configs/realnvp_mnist.py
+Slice: v5e:2x2
 Expect: no figure in bits/dim in the paper, compare with glow_mnist (test); not run in full
 """
 

@@ -2,6 +2,7 @@
 
 Paper: Dinh et al. (2017), arXiv:1605.08803
 Run: python main.py --config=configs/realnvp_toy.py --config.data.name=moons
+Slice: cpu:1
 Expect: within 0.1 nats of the entropy of the data (test); one minute on a 2-core x86 CPU
 """
 

@@ -8,6 +8,7 @@ connected block of 128 at the end of each scale (how many the paper had was not 
 
 Paper: Chen et al. (2019), arXiv:1906.02735, table 2
 Run: python main.py --config=configs/residual_flow_cifar10.py
+Slice: v5e:4x4
 Expect: 3.280 bits/dim (test, from the paper, unverified here); not run; days on an accelerator
 """
 

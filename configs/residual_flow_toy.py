@@ -5,6 +5,7 @@ blocks of wider networks; this one is small enough for a CPU.
 
 Paper: Chen et al. (2019), arXiv:1906.02735, section 5.1
 Run: python main.py --config=configs/residual_flow_toy.py --config.data.name=moons
+Slice: cpu:1
 Expect: within 0.1 nats of the entropy of the data (test, moons; no published figure); ten minutes on a 2-core x86 CPU
 """
 

@@ -7,6 +7,7 @@ modes is in docs/two-kl-directions.md.
 
 Paper: Rezende and Mohamed (2015), arXiv:1505.05770, section 6.1
 Run: python main.py --config=configs/reverse_kl_toy.py
+Slice: cpu:1
 Expect: within 0.1 nats of the entropy of the target (test draws); two minutes on a 2-core x86 CPU
 """
 

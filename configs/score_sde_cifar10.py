@@ -6,6 +6,7 @@ Rademacher probe and tolerances 1e-5, from t = 1e-5. Times of a batch are evenly
 
 Paper: Song et al. (2021), arXiv:2011.13456, table 2
 Run: python main.py --config=configs/score_sde_cifar10.py
+Slice: v5e:4x4
 Expect: 2.99 bits/dim (test, from the paper, unverified here); not run
 """
 

@@ -8,6 +8,7 @@ The data set is tensorflow_datasets' downsampled_imagenet, the older of two that
 
 Paper: Zhai et al. (2024), arXiv:2412.06329, table 2
 Run: python main.py --config=configs/tarflow_imagenet64.py
+Slice: v5e:8x8
 Expect: 2.99 bits/dim (test, from the paper, unverified here); not run; the authors used 16 GPUs
 """
 

@@ -2,6 +2,7 @@
 
 Paper: Kingma and Welling (2014), arXiv:1312.6114
 Run: python main.py --config=configs/vae_digits.py
+Slice: cpu:1
 Expect: below independent pixels, 2.43 bits/dim (test, no published figure); one minute on a 2-core x86 CPU
 """
 

@@ -13,6 +13,7 @@ https://cs.nyu.edu/~roweis/data.html (license not stated), and make an array of 
 
 Paper: Kingma and Welling (2014), arXiv:1312.6114
 Run: python main.py --config=configs/vae_freyfaces.py
+Slice: v5e:2x2
 Expect: below independent pixels, which the run prints, in bits/dim (test, no published figure); two minutes on a
   2-core x86 CPU
 """

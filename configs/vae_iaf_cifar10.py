@@ -10,6 +10,7 @@ validation images, the number of steps and the choice of the checkpoint are ours
 
 Paper: Kingma et al. (2016), arXiv:1606.04934, table 3
 Run: python main.py --config=configs/vae_iaf_cifar10.py
+Slice: v5e:2x2
 Expect: 3.15 bits/dim (test, one draw; 3.11 with --config.eval.importance_samples=10000; official README); not run
 """
 

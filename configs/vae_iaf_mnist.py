@@ -7,6 +7,7 @@ which this is not; what it may be compared with is vae_mnist.
 
 Paper: Kingma et al. (2016), arXiv:1606.04934
 Run: python main.py --config=configs/vae_iaf_mnist.py
+Slice: v5e:2x2
 Expect: about 95.33 nats by importance samples (test, from the README of github.com/altosaar/variational-autoencoder,
   whose flow differs from ours, unverified here); not run
 """

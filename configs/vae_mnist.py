@@ -6,6 +6,7 @@ Adam, a cosine, the average of the parameters that is scored, and log p estimate
 
 Paper: Kingma and Welling (2014), arXiv:1312.6114
 Run: python main.py --config=configs/vae_mnist.py
+Slice: v5e:2x2
 Expect: at most 97.10 nats by importance samples, 103.31 by the ELBO (test, from the README of altosaar's repository,
   unverified here); not run
 """

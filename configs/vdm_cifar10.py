@@ -7,6 +7,7 @@ here those of convolutions and dense layers alone; data are scaled to bins of 2 
 
 Paper: Kingma et al. (2021), arXiv:2107.00630, table 1
 Run: python main.py --config=configs/vdm_cifar10.py
+Slice: v5e:8x8
 Expect: 2.65 bits/dim (test, from the paper, unverified here; 2.637 in the official README); not run
 """
 

@@ -5,6 +5,7 @@ The paper's method at a small size: continuous time, the monotone network for ga
 
 Paper: Kingma et al. (2021), arXiv:2107.00630
 Run: python main.py --config=configs/vdm_digits.py
+Slice: cpu:1
 Expect: at most 1.831 bits/dim (test, a bound, no published figure); seven minutes on 2-core x86 CPU
 """
 

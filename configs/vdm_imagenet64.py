@@ -5,6 +5,7 @@ downsampled_imagenet; its official validation part is the test.
 
 Paper: Kingma et al. (2021), arXiv:2107.00630, table 1
 Run: python main.py --config=configs/vdm_imagenet64.py
+Slice: v5e:8x8
 Expect: 3.40 bits/dim (test, from the paper, unverified here); not run
 """
 

@@ -11,6 +11,7 @@ gradient by itself. The paper counts 45 levels; the official code's blocks are t
 
 Paper: Child (2021), arXiv:2011.10650
 Run: python main.py --config=configs/vdvae_cifar10.py
+Slice: v5e:4x4
 Expect: 2.87 bits/dim (test, bound of one draw, mean of four seeds from 2.842 to 2.898; official README); not run
 """
 

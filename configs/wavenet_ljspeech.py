@@ -7,6 +7,7 @@ them. The archive names no parts: a fixed fifth of the recordings is for the tes
 
 Paper: van den Oord et al. (2016), WaveNet: A generative model for raw audio, arXiv:1609.03499
 Run: python main.py --config=configs/wavenet_ljspeech.py
+Slice: v5e:2x4
 Expect: no published likelihood in bits/sample; not run; hours on one GPU
 """
 

@@ -7,6 +7,7 @@ digit and speaker are the test part, 5 to 9 the validation part.
 
 Paper: van den Oord et al. (2016), WaveNet: A generative model for raw audio, arXiv:1609.03499
 Run: python main.py --config=configs/wavenet_speech.py
+Slice: cpu:1
 Expect: 3.07 +- 0.09 bits/sample (test, one seed, no published figure; each sample given the last: 4.29); 16 minutes on
   a 2-core x86 CPU
 """

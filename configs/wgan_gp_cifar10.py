@@ -7,6 +7,7 @@ critic.
 
 Paper: Gulrajani et al. (2017), arXiv:1704.00028, table 3
 Run: python main.py --config=configs/wgan_gp_cifar10.py
+Slice: v5e:4x4
 Expect: Inception score 7.86, no FID in the paper (test, from the paper, unverified here); not run
 """
 

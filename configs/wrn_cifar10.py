@@ -8,6 +8,7 @@ here; here only kernels decay.
 
 Paper: Zagoruyko and Komodakis (2016), Wide residual networks, arXiv:1605.07146, table 5
 Run: python main.py --config=configs/wrn_cifar10.py
+Slice: v5e:4x4
 Expect: no bits/dim, but accuracy 95.8 % (test, from Grathwohl et al. 2020, unverified here); not run
 """
 

@@ -5,6 +5,7 @@ cross-entropy alone.
 
 Paper: Zagoruyko and Komodakis (2016), Wide residual networks, arXiv:1605.07146
 Run: python main.py --config=configs/wrn_mnist.py
+Slice: v5e:2x2
 Expect: no bits/dim, but a test accuracy (no published figure); not run
 """
 

@@ -1,0 +1,77 @@
+"""Many plans, each in a process of its own: a compiler that fails or takes too long does not end the others."""
+
+import ast
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+
+from genflow import cli
+from genflow import workdir as folders
+from genflow.errors import UserError
+from genflow.plan import page
+
+
+def slice_of(path: pathlib.Path) -> str:
+    """The topology that an experiment's docstring names after 'Slice:'.
+
+    Raises:
+      UserError: it names none.
+    """
+    found = cli.entry(ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "", "Slice")
+    if not found:
+        raise UserError(f"{path} has no line 'Slice: TOPOLOGY' in its docstring: give --topology")
+    return found
+
+
+def plan_all(root: pathlib.Path, names: list[str], topology: str, cpu_minutes: float, quick: bool) -> None:
+    """Plans experiments one after the other and writes record and page after each; what is there already is kept.
+
+    Args:
+      root: of the checkout.
+      names: as --config takes them.
+      topology: of all; '': each on its own slice.
+      cpu_minutes: that one plan may take, tracing and compiling.
+      quick: as of `preflight.plan`; a plan that was made with more trouble stays.
+    """
+    for number, name in enumerate(names, 1):
+        config, where = cli.load_config(name), topology or slice_of(cli.find_config(name)[0])
+        wanted = {"name": config.name, "config_hash": folders.config_hash(config), "slice": where}
+        known = page.read(root).get(config.name, {})
+        if wanted.items() <= known.items() and (quick or not known.get("quick")):
+            continue
+        plan = wanted | _planned(root, name, where, cpu_minutes, quick)
+        if "failed" in plan and "failed" not in known and wanted.items() <= known.items():
+            print(f"{config.name} on {where}: {plan['failed']}; the quick plan stays", flush=True)
+            continue
+        page.write_record(root, page.read(root) | {config.name: plan})
+        page.write_page(root)
+        outcome = plan.get("failed") or f"{plan['compile_seconds']:.0f} s to compile"
+        print(f"{number} of {len(names)}: {config.name} on {where}: {outcome}", flush=True)
+
+
+def _planned(root, name, where, cpu_minutes, quick) -> dict:
+    """The plan that a process writes, or {'failed': why}."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "plan.json"
+        flags = [
+            f"--config={name}",
+            f"--topology={where}",
+            f"--cpu_minutes={cpu_minutes}",
+            f"--json={file}",
+            *["--quick"] * quick,
+        ]
+        command = [sys.executable, str(root / "scripts" / "plan.py"), *flags]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+        if done.returncode == 0:
+            return json.loads(file.read_text("utf-8"))
+        return {"failed": _reason(done, cpu_minutes)}
+
+
+def _reason(done, cpu_minutes):
+    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        return f"more than {cpu_minutes:g} minutes of a CPU, or of its memory"
+    lines = [line for line in done.stderr.strip().splitlines() if line] or [f"status {done.returncode}"]
+    return " ".join(lines[-1].split())[:200]
