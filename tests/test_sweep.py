@@ -1,9 +1,11 @@
 """Sweeps: what is refused, what is drawn, and that a kill loses no trial and runs none twice.
 
-Trials run a stand-in for main.py that imports nothing heavy: a few validation rows, a checkpoint after each, a record.
+Trials run a stand-in for main.py that imports nothing heavy: a few validation rows, a checkpoint after each, a record;
+one test runs main.py itself.
 """
 
 import collections
+import contextlib
 import importlib.util
 import json
 import os
@@ -17,12 +19,13 @@ import time
 
 import pytest
 
-from genflow import cli
+from genflow import cli, workdir
 from genflow.errors import UserError
 
 pytest.importorskip("optuna", reason="optuna is not installed: pip install 'genflow[sweep]'")
 
 from genflow.sweep import Sweep, choice, driver, integer, local, log_uniform, results, run, space, study, trial, uniform
+from genflow.sweep import slurm as queue
 
 SCRIPT = cli.ROOT / "scripts" / "sweep.py"
 RATE = {"optimizer.learning_rate": log_uniform(1e-4, 1e-2)}
@@ -229,6 +232,8 @@ def test_what_became_of_a_trial(tmp_path):
     assert trial.outcome(plan, 0, 1).state == "failed"
     assert {trial.outcome(plan, 0, status).state for status in (-9, -15, 137, 143)} == {"interrupted"}
     assert trial.outcome(plan, 0, 143, stopped=True)[:2] == ("pruned", 2.0)
+    plan.log(0).write_text(f"error: {plan.run_folder(0)} is in use by process 7 on host\nwait\n")
+    assert trial.outcome(plan, 0, 2).state == "interrupted"  # an orphan took the folder first
     (plan.run_folder(0) / "record.json").write_text('{"value": -99.0}')
     assert {trial.outcome(plan, 0, s, stopped=True) for s in (0, 143)} == {("complete", 2.0, "")}
     write_rows(plan, 0, [None])
@@ -241,8 +246,14 @@ def test_accelerators_and_cores_are_cut_among_the_workers():
     assert cut(2, "auto", {"CUDA_VISIBLE_DEVICES": "5,7"}) == [{"CUDA_VISIBLE_DEVICES": d} for d in "57"]
     shared = cut(2, "0,0", {})
     assert shared == [{"CUDA_VISIBLE_DEVICES": "0", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.450"}] * 2
-    with pytest.raises(UserError, match="3 cannot be cut evenly among 2 workers"):
+    with pytest.raises(UserError, match="--devices=0,1,2: 3 cannot be cut evenly among 2 workers"):
         cut(2, "0,1,2", {})
+    assert cut(2, "auto", {"CUDA_VISIBLE_DEVICES": "0"}) == shared
+    three = cut(3, "auto", {"CUDA_VISIBLE_DEVICES": "0,1"})
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in three] == ["0", "1", "0"]
+    assert ["XLA_PYTHON_CLIENT_MEM_FRACTION" in e for e in three] == [True, False, True]
+    rest = cut(2, "auto", {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4"})
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in rest] == ["0,1", "2,3"]
     cores = len(os.sched_getaffinity(0))
     assert cut(2, "auto", {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "0"})[1]["NPROC"] == str(max(cores // 2, 1))
     assert cut(1, "none", {}) == [{}]
@@ -285,13 +296,55 @@ def test_a_sweep_runs_to_its_end_and_is_not_repeated(make, tmp_path, capsys):
     assert best.train.num_steps == 4
     before = starts(tmp_path / "out")
     assert run.run_sweep(file, "out")["trials"] == found["trials"]
+    journal = (tmp_path / "out" / study.JOURNAL_FILE).read_bytes()
     assert run.report_sweep(file, "out")["trials"] == found["trials"]
+    assert (tmp_path / "out" / study.JOURNAL_FILE).read_bytes() == journal
     more = run.run_sweep(make(num_trials=6), "out")
     check_each_once(tmp_path / "out", 6)
     assert len(more["trials"]) == 6
     assert {k: v for k, v in starts(tmp_path / "out").items() if k in before} == before
     with pytest.raises(UserError, match="holds a sweep with another sampler"):
         run.run_sweep(make(sampler="tpe"), "out")
+    with pytest.raises(UserError, match="another configuration: config.train.num_steps: 4 -> 5"):
+        run.run_sweep(make(overrides={"train.num_steps": 5, "eval.every": 1}), "out")
+
+
+def test_devices_that_cannot_be_cut_are_told_before_anything_is_written(make, tmp_path):
+    with pytest.raises(UserError, match="--devices=0,1,2"):
+        run.run_sweep(make(), "out", place=run.Place(devices="0,1,2"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_report_of_a_sweep_without_trials_writes_nothing(make, tmp_path):
+    plan = run.plan_of(make(), "out", 0)
+    plan.folder.mkdir()
+    study.check_folder(plan)
+    with pytest.raises(UserError, match="no trial of a sweep tiny there yet"):
+        run.report_sweep("tiny.py", "out")
+    assert not (tmp_path / "out" / study.JOURNAL_FILE).exists()
+
+
+def test_a_field_that_came_later_does_not_refuse_an_unfinished_sweep(tmp_path):
+    plan = planned(tmp_path)
+    study.check_folder(plan)
+    stored = json.loads((tmp_path / study.SWEEP_FILE).read_text())
+    del stored["configuration"]["train"]["ema_decay"]  # as if it had come later
+    (tmp_path / study.SWEEP_FILE).write_text(json.dumps(stored))
+    assert "ema_decay" in cli.defaults().train
+    study.check_folder(plan)
+    stored["configuration"]["train"]["num_steps"] += 1
+    (tmp_path / study.SWEEP_FILE).write_text(json.dumps(stored))
+    with pytest.raises(UserError, match="another configuration: config.train.num_steps"):
+        study.check_folder(plan)
+
+
+def test_rows_are_read_again_only_when_there_are_new_ones(tmp_path):
+    plan, sizes = planned(tmp_path), {}
+    assert not driver.has_grown(plan, 0, sizes)
+    write_rows(plan, 0, [3.0])
+    assert [driver.has_grown(plan, 0, sizes) for _ in range(2)] == [True, False]
+    write_rows(plan, 0, [3.0, 2.0])
+    assert driver.has_grown(plan, 0, sizes)
 
 
 def test_a_trial_that_is_behind_is_ended_after_a_checkpoint(make, tmp_path, monkeypatch):
@@ -422,10 +475,115 @@ def test_an_orphan_is_waited_for_and_then_ended(tmp_path):
     assert not trial.is_locked(tmp_path)
 
 
+def test_an_orphan_holds_up_no_other_trial(make, tmp_path, monkeypatch):
+    plan = run.plan_of(make(num_trials=3, workers=2), "out", 0)
+    plan.folder.mkdir()
+    known, told = study.Study(plan), []
+    assert known.ask() == 0
+    plan.run_folder(0).mkdir(parents=True)
+    slots = local.Slots([{}, {}])
+    with contextlib.ExitStack() as orphan:
+        orphan.enter_context(workdir.lock(plan.run_folder(0)))
+        monkeypatch.setattr(driver, "POLL", 0.02)
+
+        def tell(number, found):
+            told.append(number)
+            if len(told) == 2:
+                orphan.close()
+
+        driver.drive(plan, known, slots, tell)
+    assert told == [1, 2, 0]  # one worker's place is the orphan's
+    check_each_once(tmp_path / "out", 3)
+
+
+REAL = """
+from genflow.sweep import Sweep, log_uniform
+
+def get_sweep():
+    return Sweep(
+        config="configs/vae_digits.py:debug",
+        overrides={"train.num_steps": 60, "eval.every": 2, "checkpoint.every": 20, "data.validation": %s},
+        space={"optimizer.learning_rate": log_uniform(1e-4, 1e-2)},
+        num_trials=2,
+        sampler="random",
+    )
+"""
+
+
+def test_real_trials_survive_a_kill_and_are_scored_on_the_validation_part(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.py").write_text(REAL % 0.1)
+    plan = run.plan_of("tiny.py", "out", 0)
+    plan.folder.mkdir()
+    study.check_folder(plan)  # as if the sweep had been checked: the probe would cost another start
+    process = launch("tiny.py")
+    wait_for(lambda: trial.curve(plan, 0), 120)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    wait_for(lambda: not is_alive(plan.folder), 60)
+    assert not trial.is_recorded(plan, 0)
+    begun = trial.curve(plan, 0)
+    process = launch("tiny.py")
+    told = process.communicate(timeout=200)[0]
+    assert process.returncode == 0, told
+    found = json.loads((plan.folder / results.RESULTS_JSON).read_text())
+    assert [row["state"] for row in found["trials"]] == ["complete"] * 2
+    for row in found["trials"]:
+        record = json.loads((plan.run_folder(row["number"]) / trial.RECORD_FILE).read_text())
+        assert (record["split"], record["steps"]) == ("validation", 60)
+        assert row["value"] == min(value for _, value in trial.curve(plan, row["number"]))
+    assert trial.curve(plan, 0)[: len(begun)] == begun
+    assert (
+        len(json.loads((plan.run_folder(0) / "attempts.json").read_text())["attempts"]) == 2
+    )  # resumed, not begun again
+
+
+def test_a_sweep_without_a_validation_part_is_refused(tmp_path):
+    (tmp_path / "tiny.py").write_text(REAL % 0.0)
+    with pytest.raises(UserError, match="data.validation"):
+        run.check_sweep(str(tmp_path / "tiny.py"))
+
+
+class Executor:
+    """Stands in for submitit's, whose process is killed while it submits."""
+
+    cluster = "slurm"
+
+    def __init__(self):
+        self.submitted = []
+
+    def map_array(self, call, tasks):
+        self.submitted += tasks
+        raise KeyboardInterrupt
+
+
+def test_jobs_that_may_be_in_the_queue_are_not_submitted_again(make, tmp_path, monkeypatch):
+    submitit = pytest.importorskip("submitit", reason="submitit is not installed: pip install 'genflow[slurm]'")
+    executor, file = Executor(), make(num_trials=3)
+    monkeypatch.setattr(queue, "make_executor", lambda *_: executor)
+    place = run.Place("slurm")
+    with pytest.raises(KeyboardInterrupt):
+        run.run_sweep(file, "out", place=place)
+    assert len(executor.submitted) == 3
+    with pytest.raises(UserError, match="squeue --me --name=tiny"):
+        run.run_sweep(file, "out", place=place)
+    assert len(executor.submitted) == 3
+    marker = tmp_path / "out" / "slurm" / queue.MARKER_FILE
+    for words, remains in (("Invalid partition", False), ("Socket timed out on send", True)):
+        marker.unlink()
+        wrong = submitit.core.utils.FailedJobError(words)
+        monkeypatch.setattr(executor, "map_array", lambda *_, wrong=wrong: (_ for _ in ()).throw(wrong))
+        with pytest.raises(UserError, match=words):
+            run.run_sweep(file, "out", place=place)
+        assert marker.exists() == remains
+        marker.touch()
+
+
 def test_a_slurm_array_is_drawn_at_once(make, tmp_path):
     pytest.importorskip("submitit", reason="submitit is not installed: pip install 'genflow[slurm]'")
     place = run.Place("slurm", cluster="local", slurm={"timeout_min": 5})
     found = run.run_sweep(make(num_trials=3), "out", place=place)
+    assert not (tmp_path / "out" / "slurm" / queue.MARKER_FILE).exists()
     assert [row["state"] for row in found["trials"]] == ["complete"] * 3
     check_each_once(tmp_path / "out", 3)
     with pytest.raises(UserError, match="use random or grid"):

@@ -9,27 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from genflow.errors import UserError
+from genflow.metrics import METRICS_FILE
 from genflow.sweep import trial
-from genflow.sweep.local import Job
+from genflow.sweep.local import GRACE, Handle, Job, end
 from genflow.sweep.study import Study
 from genflow.sweep.trial import Outcome, Plan
 
 POLL = 0.25  # seconds between looks at the running trials
 RESTARTS = 2  # of a trial that something else than the sweep has ended, in one process of the sweep
-GRACE = 120.0  # seconds for a run to save its checkpoint
-
-
-class Handle(Protocol):
-    """A started trial, wherever it runs."""
-
-    def poll(self) -> int | None:
-        """The exit status; None while it waits or runs."""
-
-    def stop(self) -> None:
-        """Asks it to save and end."""
-
-    def kill(self) -> None:
-        """Ends it at once."""
 
 
 class Launcher(Protocol):
@@ -67,7 +54,7 @@ def drive(plan: Plan, study: Study, launcher: Launcher, tell: Callable[[int, Out
         try:
             _loop(plan, study, launcher, tell, running, signals)
         finally:
-            end(list(running.values()))
+            end(list(running.values()), 2 * GRACE)  # the job of a queue gives its run GRACE
     if signals:
         raise Stopped(signals[0])
 
@@ -77,6 +64,7 @@ def _loop(plan, study, launcher, tell, running, signals):
     attached = {number: handle for number in waiting if (handle := launcher.attach(number))}
     running.update(attached)
     waiting = [number for number in waiting if number not in attached]
+    orphans, sizes = {}, {}
     while not signals:
         for number in [n for n in running if running[n].poll() is not None]:
             found = trial.outcome(plan, number, running.pop(number).poll(), number in pruned)
@@ -85,25 +73,37 @@ def _loop(plan, study, launcher, tell, running, signals):
                 waiting.insert(0, number)
             else:
                 settle(study, number, found, plan, tell)
-        started = _start(plan, study, launcher, waiting, launcher.capacity - len(running), tell)
+        held = _held(plan, waiting, orphans)  # what holds them has a worker's place
+        started = _start(plan, study, launcher, waiting, held, launcher.capacity - len(running) - len(held), tell)
         running.update(started)
         if not running and not waiting:
             return
         for number in running:
-            if number not in pruned and is_behind(plan, study, number):
+            if number not in pruned and has_grown(plan, number, sizes) and is_behind(plan, study, number):
                 pruned.add(number)
                 running[number].stop()
         time.sleep(POLL)
 
 
-def _start(plan, study, launcher, waiting, most, tell):
-    """Starts up to `most` trials, those that wait first."""
+def _held(plan, waiting, orphans):
+    """Those of the waiting trials whose run folder a process of an earlier sweep still has."""
+    for number in waiting:
+        orphans.setdefault(number, trial.Orphan(plan.run_folder(number)))
+    held = {number for number in waiting if orphans[number].runs()}
+    for number in set(orphans) - held:
+        del orphans[number]
+    return held
+
+
+def _start(plan, study, launcher, waiting, held, most, tell):
+    """Starts up to `most` trials, first those that wait and are not held."""
     jobs = []
     while len(jobs) < most:
-        number = waiting.pop(0) if waiting else study.ask()
-        if number is None:
+        number = next((number for number in waiting if number not in held), None)
+        if number is not None:
+            waiting.remove(number)
+        elif (number := study.ask()) is None:
             break
-        trial.wait_until_free(plan.run_folder(number))
         if trial.is_recorded(plan, number):  # its end came just before that of the sweep
             settle(study, number, trial.outcome(plan, number, 0), plan, tell)
         else:
@@ -115,6 +115,14 @@ def _start(plan, study, launcher, waiting, most, tell):
 def make_job(plan: Plan, study: Study, number: int) -> Job:
     """A trial as what an engine starts."""
     return Job(number, trial.command(plan, number, study.params(number)), plan.cwd, plan.log(number))
+
+
+def has_grown(plan: Plan, number: int, sizes: dict[int, int]) -> bool:
+    """Whether a trial has written rows since the last call, which left the sizes of the files in `sizes`."""
+    path = plan.run_folder(number) / METRICS_FILE
+    size = path.stat().st_size if path.exists() else 0
+    before, sizes[number] = sizes.get(number, 0), size
+    return size != before
 
 
 def is_behind(plan: Plan, study: Study, number: int) -> bool:
@@ -142,17 +150,6 @@ def settle(study: Study, number: int, found: Outcome, plan: Plan, tell: Callable
     study.report(number, trial.curve(plan, number))
     study.finish(number, found)
     tell(number, found)
-
-
-def end(handles: Sequence[Handle]) -> None:
-    """Lets what still runs save and end; kills what does not within GRACE."""
-    for handle in handles:
-        handle.stop()
-    last = time.monotonic() + GRACE
-    while any(handle.poll() is None for handle in handles) and time.monotonic() < last:
-        time.sleep(POLL)
-    for handle in handles:
-        handle.kill()
 
 
 @contextlib.contextmanager

@@ -6,13 +6,40 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from genflow.errors import UserError
 from genflow.sweep import leash
 
 MEMORY_SHARE = 0.9  # of an accelerator that several trials have in common
+GRACE = 60.0  # seconds for a run to save its checkpoint
+PAUSE = 0.2  # seconds between looks at processes that are to end
+
+
+class Handle(Protocol):
+    """A started trial, wherever it runs."""
+
+    def poll(self) -> int | None:
+        """The exit status; None while it waits or runs."""
+
+    def stop(self) -> None:
+        """Asks it to save and end."""
+
+    def kill(self) -> None:
+        """Ends it at once."""
+
+
+def end(handles: Sequence[Handle], seconds: float = GRACE) -> None:
+    """Lets what still runs save and end; kills what does not within `seconds`."""
+    for handle in handles:
+        handle.stop()
+    last = time.monotonic() + seconds
+    while any(handle.poll() is None for handle in handles) and time.monotonic() < last:
+        time.sleep(PAUSE)
+    for handle in handles:
+        handle.kill()
 
 
 class Job(NamedTuple):
@@ -86,14 +113,17 @@ def environments(workers: int, devices: str, inherited: Mapping[str, str] = os.e
 
     Args:
       devices: '0,1,2,3': cut evenly among the workers; a device named twice is shared by two; 'auto': those that
-        CUDA_VISIBLE_DEVICES or nvidia-smi names; 'none': cores.
+        CUDA_VISIBLE_DEVICES or nvidia-smi names, shared where there are fewer than workers, a remainder left idle;
+        'none': cores.
 
     Raises:
-      UserError: the devices cannot be cut into as many equal parts as there are workers.
+      UserError: devices were named that cannot be cut into as many equal parts as there are workers.
     """
     found = visible_devices(inherited) if devices == "auto" else devices.split(",") if devices != "none" else []
     if not found:
         return [_threads(workers, inherited) for _ in range(workers)]
+    if devices == "auto":
+        found = [found[i % len(found)] for i in range(max(workers, len(found) // workers * workers))]
     if len(found) % workers:
         raise UserError(
             f"--devices={','.join(found)}: {len(found)} cannot be cut evenly among {workers} workers; "

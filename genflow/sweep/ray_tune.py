@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from genflow.errors import UserError
 from genflow.sweep import driver, trial
-from genflow.sweep.local import Job, Process
+from genflow.sweep.local import Job, Process, end
 from genflow.sweep.study import Study
 from genflow.sweep.trial import Outcome, Plan
 
@@ -19,7 +19,6 @@ try:
 except ModuleNotFoundError as error:
     raise UserError(f"--engine=ray needs {error.name}: pip install 'genflow[ray]'") from error
 
-GRACE = 60.0  # seconds for a run to save its checkpoint
 LOST = -9  # the exit status of a trial whose actor or node is gone
 
 
@@ -28,7 +27,7 @@ class Trainable(tune.Trainable):
 
     def setup(self, config: Mapping, plan: Plan, threads: str) -> None:
         """Starts or resumes the run; waits for an earlier process that still has its folder."""
-        self._plan, self._number, self._seen = plan, config["number"], 0
+        self._plan, self._number, self._seen, self._sizes = plan, config["number"], 0, {}
         trial.wait_until_free(plan.run_folder(self._number))
         job = Job(self._number, config["command"], plan.cwd, plan.log(self._number))
         self._process = Process(job, {"NPROC": threads} if threads else {})
@@ -37,7 +36,8 @@ class Trainable(tune.Trainable):
         """Returns the number of validations so far, and the exit status where the run has ended."""
         while True:
             status = self._process.poll()
-            num = len(trial.curve(self._plan, self._number))
+            has_grown = driver.has_grown(self._plan, self._number, self._sizes)
+            num = len(trial.curve(self._plan, self._number)) if has_grown else self._seen
             if status is not None or num > self._seen:
                 self._seen = num
                 return {"validations": num, "status": status, "done": status is not None}
@@ -51,11 +51,7 @@ class Trainable(tune.Trainable):
 
     def cleanup(self) -> None:
         """Ends a run that is behind the others, after a checkpoint."""
-        self._process.stop()
-        last = time.monotonic() + GRACE
-        while self._process.poll() is None and time.monotonic() < last:
-            time.sleep(driver.POLL)
-        self._process.kill()
+        end([self._process])
 
 
 class Search(tune.search.Searcher):

@@ -54,6 +54,7 @@ def run_sweep(file: str, workdir: str = "", workers: int = 0, place: Place = HER
       driver.Stopped: SIGTERM or SIGINT.
     """
     plan = plan_of(file, workdir, workers)
+    slots = _slots(plan, place) if place.engine == "local" else None
     with _locked(plan):
         if not plan.sweep.trainer and not (plan.folder / SWEEP_FILE).exists():
             _probe(file)
@@ -61,7 +62,7 @@ def run_sweep(file: str, workdir: str = "", workers: int = 0, place: Place = HER
         study = Study(plan)
         _tell_start(plan, study)
         try:
-            _drive(plan, study, place, teller(plan, study))
+            _drive(plan, study, place, slots, teller(plan, study))
         finally:
             found = results.write(plan, study)
         print(results.lines(plan, found, results.draw(plan, found)))
@@ -125,7 +126,11 @@ def _names(plan):
     return results.short_names(list(plan.sweep.space))
 
 
-def _drive(plan, study, place, tell):
+def _slots(plan, place):
+    return local.Slots(local.environments(plan.sweep.workers, place.devices))
+
+
+def _drive(plan, study, place, slots, tell):
     if place.engine == "ray":
         from genflow.sweep import ray_tune  # optional, and slow to import
 
@@ -134,7 +139,6 @@ def _drive(plan, study, place, tell):
         array = slurm.Array(plan, study, place.cluster, place.slurm)
         driver.drive(plan, study, array, tell)
     else:
-        slots = local.Slots(local.environments(plan.sweep.workers, place.devices))
         driver.drive(plan, study, slots, tell)
 
 

@@ -1,17 +1,19 @@
 """Trials as one SLURM array, through submitit."""
 
+import json
 import signal
 import time
 from collections.abc import Mapping, Sequence
 
+from genflow import workdir as folders
 from genflow.errors import UserError
-from genflow.sweep.local import Job, Process
+from genflow.sweep.local import PAUSE, Job, Process, end
 from genflow.sweep.study import Study
 from genflow.sweep.trial import Plan
 
 CLUSTERS = ("slurm", "local", "debug")
 LOST = -signal.SIGKILL  # the exit status of a job whose end is not known: cancelled, or its node is gone
-GRACE = 60.0  # seconds for a run to save its checkpoint
+MARKER_FILE = "submitting.json"  # there while jobs may be in the queue that the study does not know
 
 
 class Task:
@@ -26,7 +28,7 @@ class Task:
         self._process = Process(self._job)
         try:
             while (status := self._process.poll()) is None:
-                time.sleep(0.2)
+                time.sleep(PAUSE)
             return status
         finally:
             self._end()
@@ -37,13 +39,8 @@ class Task:
         return _submitit().helpers.DelayedSubmission(Task(self._job))
 
     def _end(self):
-        if self._process is None:
-            return
-        self._process.stop()
-        last = time.monotonic() + GRACE
-        while self._process.poll() is None and time.monotonic() < last:
-            time.sleep(0.2)
-        self._process.kill()
+        if self._process is not None:
+            end([self._process])
 
 
 class Queued:
@@ -76,21 +73,47 @@ class Array:
         if plan.sweep.sampler == "tpe":
             raise UserError("sampler='tpe' learns from finished trials, an array is drawn at once: use random or grid")
         self.capacity = plan.sweep.num_trials
-        self._study = study
+        self._study, self._name = study, plan.name
         self._folder = plan.folder / "slurm"
+        self._marker = self._folder / MARKER_FILE
+        if self._marker.exists():
+            raise UserError(
+                f"{self._marker}: an earlier process ended while it submitted jobs, which may be in the queue; cancel "
+                f"those of this sweep (squeue --me --name={plan.name}, scancel ID), then delete this file"
+            )
         self._executor = make_executor(self._folder, cluster, plan.sweep.workers, options, plan.name)
 
     def start(self, jobs: Sequence[Job]) -> list[Queued]:
-        """Submits them as one array."""
+        """Submits them as one array.
+
+        Raises:
+          UserError: sbatch has refused them.
+        """
         if not jobs:
             return []
-        submitted = self._executor.map_array(_call, [Task(job) for job in jobs])
+        if self._executor.cluster == "slurm":  # jobs without a queue hold their run folders
+            self._folder.mkdir(parents=True, exist_ok=True)
+            folders.write_text(self._marker, json.dumps([job.number for job in jobs]) + "\n")
+        submitted = self._submit([Task(job) for job in jobs])
         for job, queued in zip(jobs, submitted, strict=True):
             self._study.remember(job.number, job_id=queued.job_id)
+        self._marker.unlink(missing_ok=True)
         return [Queued(queued) for queued in submitted]
 
+    def _submit(self, tasks):
+        try:
+            return self._executor.map_array(_call, tasks)
+        except _submitit().core.utils.FailedJobError as error:
+            if "timed out" not in str(error):  # then SLURM may have taken them
+                self._marker.unlink(missing_ok=True)
+            raise UserError(f"--engine=slurm: {str(error).strip()}") from error
+
     def attach(self, number: int) -> Queued | None:
-        """A job that an earlier process has submitted, where it still waits or runs."""
+        """A job that an earlier process has submitted, where it still waits or runs.
+
+        None of those of --cluster=local, which no queue knows: a run that goes on has its run folder, for which the
+        sweep waits.
+        """
         job_id = self._study.recall(number, "job_id")
         if not job_id or self._executor.cluster != "slurm":
             return None

@@ -6,7 +6,9 @@ import pathlib
 from collections.abc import Mapping
 
 import numpy as np
+from ml_collections import ConfigDict
 
+from genflow import cli
 from genflow import workdir as folders
 from genflow.errors import UserError
 from genflow.sweep import space
@@ -31,21 +33,23 @@ class Study:
     """Draws the trials of a sweep and keeps what is known of them, on disk at every moment.
 
     One process at a time may have it, the one that holds the lock of the sweep's folder. That is why the number of
-    trials is exact and what an earlier process has left half-written may be removed.
+    trials is exact and what an earlier process has left half-written may be removed. Any other `reads_only`.
     """
 
     def __init__(self, plan: Plan, reads_only: bool = False):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.sweep = plan.sweep
         path = plan.folder / JOURNAL_FILE
-        if not reads_only:
+        if reads_only:
+            self._study = _load(path, plan.name)
+        else:
             _repair(path)
-        self._study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(path))),
-            study_name=plan.name,
-            direction=plan.sweep.direction,
-            load_if_exists=True,
-        )
+            self._study = optuna.create_study(
+                storage=JournalStorage(JournalFileBackend(str(path))),
+                study_name=plan.name,
+                direction=plan.sweep.direction,
+                load_if_exists=True,
+            )
         self._trials: dict[int, optuna.Trial] = {}
 
     def unfinished(self) -> list[int]:
@@ -112,6 +116,16 @@ class Study:
             known = self._study.get_trials(deepcopy=False)[number]
             self._trials[number] = optuna.Trial(self._study, known._trial_id)
         return self._trials[number]
+
+
+def _load(path, name):
+    """The study as it is on disk; nothing is written, so that the sweep may run meanwhile."""
+    try:
+        if path.exists():  # Optuna would make an empty one
+            return optuna.load_study(study_name=name, storage=JournalStorage(JournalFileBackend(str(path))))
+    except KeyError:
+        pass
+    raise UserError(f"{path.parent}: no trial of a sweep {name} there yet")
 
 
 def _row(sweep, trial):
@@ -188,7 +202,8 @@ def check_folder(plan: Plan) -> None:
     new, path = _description(plan), plan.folder / SWEEP_FILE
     if path.exists():
         old = json.loads(path.read_text("utf-8"))
-        differ = [name for name in new if old.get(name) != new[name] and name not in CHANGEABLE]
+        _check_configuration(plan, old.pop("configuration", None), base_config(plan.sweep))
+        differ = [name for name in new if old.get(name) != new[name] and name not in (*CHANGEABLE, "configuration")]
         if differ:
             raise UserError(
                 f"{plan.folder} holds a sweep with another {differ[0]} ({_short(old.get(differ[0]))}, now "
@@ -204,9 +219,21 @@ def _description(plan: Plan) -> dict:
         "space": {f: [type(w).__name__.lower(), *(text(v) for v in _parts(w))] for f, w in sweep.space.items()},
         "overrides": {field: text(value) for field, value in sweep.overrides.items()},
         "trainer": list(sweep.trainer),
-        "configuration": folders.config_hash(base),
+        "configuration": json.loads(base.copy_and_resolve_references().to_json()),
     }
     return {"name": plan.name} | described
+
+
+def _check_configuration(plan, old, new):
+    """Refuses another configuration; fields that did not exist when the sweep began have today's defaults."""
+    if old == folders.config_hash(new):  # an earlier revision stored no more
+        return
+    stored = folders.filled(ConfigDict(old if isinstance(old, Mapping) else {}), cli.defaults())[0]
+    if differ := folders.diff(stored, new):
+        raise UserError(
+            f"{plan.folder} holds a sweep with another configuration: {', '.join(folders.describe(differ, most=4))}\n"
+            "choose another folder with --workdir=DIR, or set it back"
+        )
 
 
 def _parts(what) -> tuple:

@@ -127,6 +127,8 @@ def outcome(plan: Plan, number: int, status: int, stopped: bool = False) -> Outc
     if status < 0 or status in STOPPED:
         return Outcome("interrupted", value, f"ended by signal {-status if status < 0 else status - 128}")
     detail = _last_words(plan.log(number)) or f"exit status {status}"
+    if status == 2 and detail.startswith(f"{plan.run_folder(number)} is in use by"):
+        return Outcome("interrupted", value, detail)  # an orphan took it first
     # A run that has begun to train and then gives up has diverged: that is a result, and the others go on.
     begun = (plan.run_folder(number) / METRICS_FILE).exists()
     return Outcome("refused" if status == 2 and not begun else "failed", value, detail)
@@ -148,23 +150,37 @@ def _last_words(log: pathlib.Path) -> str:
     return "\n".join(told[:3]).removeprefix("error: ").strip()
 
 
-def wait_until_free(run_folder: pathlib.Path, patience: float = PATIENCE) -> None:
-    """Returns when no process of an earlier sweep writes to a run folder; one that does not end is terminated.
+class Orphan:
+    """A process of an earlier sweep that may still write to a run folder; one that does not end is terminated."""
 
-    Raises:
-      UserError: it runs on another host and does not end.
-    """
-    for number in (None, signal.SIGTERM, signal.SIGKILL):
-        if number is not None:
-            _send(run_folder, number)
-        end = time.monotonic() + patience
-        while is_locked(run_folder):
-            if time.monotonic() > end:
-                break
-            time.sleep(0.2)
-        else:
-            return
-    raise UserError(_holder(run_folder) or f"{run_folder} is in use by a process that does not end; stop it")
+    def __init__(self, run_folder: pathlib.Path, patience: float = PATIENCE):
+        self._run_folder, self._patience = run_folder, patience
+        self._signals = [signal.SIGTERM, signal.SIGKILL]
+        self._deadline = time.monotonic() + patience
+
+    def runs(self) -> bool:
+        """Whether it still has the folder; sends it the next signal when its time is over.
+
+        Raises:
+          UserError: it runs on another host and does not end.
+        """
+        if not is_locked(self._run_folder):
+            return False
+        if time.monotonic() > self._deadline:
+            if not self._signals:
+                raise UserError(
+                    _holder(self._run_folder) or f"{self._run_folder} is in use; stop the process that has it"
+                )
+            _send(self._run_folder, self._signals.pop(0))
+            self._deadline = time.monotonic() + self._patience
+        return True
+
+
+def wait_until_free(run_folder: pathlib.Path, patience: float = PATIENCE) -> None:
+    """Returns when no process of an earlier sweep writes to a run folder; see `Orphan`."""
+    orphan = Orphan(run_folder, patience)
+    while orphan.runs():
+        time.sleep(0.2)
 
 
 def is_locked(run_folder: pathlib.Path) -> bool:
