@@ -39,6 +39,7 @@ from genflow.workdir import Difference, write_text
 
 STEP = re.compile("0|[1-9][0-9]*")
 ROLLBACKS = "rollbacks.json"
+MOST_STEPS = 1_000  # of a series that several hosts agree on
 UNFINISHED = "*.orbax-checkpoint-tmp*"
 
 
@@ -81,8 +82,8 @@ class Checkpoints:
         return restore(self.directory, target, which, strict, hint, self._quarantine)
 
     def steps(self, which: str = "latest") -> list[int]:
-        """The committed steps, oldest first."""
-        return steps(self.directory, which)
+        """The committed steps, oldest first, as the first process sees them: all must do the same with them."""
+        return _as_the_first_sees_them(self.directory, which)
 
     def go_back(self, rollbacks: int, step: int) -> None:
         """Deletes what was committed after a step, of both series, and notes how often the run has gone back."""
@@ -91,7 +92,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             write_text(self.directory / ROLLBACKS, json.dumps({"rollbacks": rollbacks, "step": step}))
             for which in self._keep:
-                for later in (s for s in self.steps(which) if s > step):
+                for later in (s for s in steps(self.directory, which) if s > step):
                     _move(self.directory / which / str(later), self.directory / "trash")
             self._clean()
         multihost_utils.sync_global_devices("checkpoint/went_back")
@@ -126,14 +127,15 @@ class Checkpoints:
         """Moves away what has the name of a step and is none: it would be in the way of that step."""
         for which in self._keep:
             for path in (self.directory / which).iterdir():
-                if STEP.fullmatch(path.name) and int(path.name) not in self.steps(which):
+                if STEP.fullmatch(path.name) and int(path.name) not in steps(self.directory, which):
                     self._quarantine(path, "nothing in it")
         self._clean()
 
     def _prune(self, which: str, saved: int) -> None:
         # Steps beyond the one just saved belong to a continuation that was given up.
-        past = [step for step in self.steps(which) if step <= saved]
-        for step in set(self.steps(which)) - set(past[-self._keep[which] :]):
+        found = steps(self.directory, which)
+        past = [step for step in found if step <= saved]
+        for step in set(found) - set(past[-self._keep[which] :]):
             _move(self.directory / which / str(step), self.directory / "trash")
             failpoint("checkpoint/delete", step)
         self._clean()
@@ -164,12 +166,18 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def open_checkpoints(directory: str | Path, keep: int) -> Iterator[Checkpoints]:
-    """Opens the checkpoints of a run for writing; the last save is committed on the way out, after an exception too."""
+    """Opens the checkpoints of a run for writing; the last save is committed on the way out, after an exception too.
+
+    Not so where one of several processes fails: to commit it would have to wait for the others, who do not fail.
+    """
     checkpoints = Checkpoints(directory, keep)
     try:
         yield checkpoints
-    finally:
-        checkpoints.close()
+    except BaseException:
+        if jax.process_count() == 1:
+            checkpoints.close()
+        raise
+    checkpoints.close()
 
 
 def digest(tree: PyTree) -> str:
@@ -207,7 +215,7 @@ def restore(
     Raises:
       UserError: the leaves do not fit `target`, or no step is intact.
     """
-    found_steps = steps(directory, which)
+    found_steps = _as_the_first_sees_them(directory, which)
     for step in reversed(found_steps):
         path = Path(directory).absolute() / which / str(step)
         values, metadata, problem = _read(path, target, hint)
@@ -287,6 +295,16 @@ def _place_leaf(value: np.ndarray, like: Any) -> jax.Array:
     if sharding is None:
         return jax.device_put(value)
     return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+
+def _as_the_first_sees_them(directory, which):
+    """The newest steps: on a network file system another host may see a folder later."""
+    found = steps(directory, which)
+    if jax.process_count() == 1:
+        return found
+    padded = np.full(MOST_STEPS, -1, np.int32)
+    padded[: len(found[-MOST_STEPS:])] = found[-MOST_STEPS:]
+    return [int(step) for step in multihost_utils.broadcast_one_to_all(padded) if step >= 0]
 
 
 def _on_any_host(flag: bool) -> bool:

@@ -44,7 +44,7 @@ flags.DEFINE_string("spacing", "", "sample: of a diffusion model's times: linear
 flags.DEFINE_integer("resample", None, "sample --given: how often a diffusion model takes each step", 1, LARGEST)
 flags.DEFINE_integer("seed", 0, "eval, sample: of the noise that this call draws", lower_bound=0, upper_bound=LARGEST)
 flags.DEFINE_enum("wandb", "off", ("off", "offline", "online"), "train: Weights & Biases; see docs/watching.md")
-flags.DEFINE_string("coordinator", "", "several hosts: HOST:PORT of process 0, or auto on Cloud TPU, SLURM, Open MPI")
+flags.DEFINE_string("coordinator", "", "several hosts: HOST:PORT of process 0, or auto on Cloud TPU, SLURM, Open MPI 4")
 flags.DEFINE_integer("num_processes", 1, "several hosts: how many, unless auto", lower_bound=1)
 flags.DEFINE_integer("process_id", 0, "several hosts: which one this is, unless auto", lower_bound=0)
 flags.DEFINE_integer("heartbeat", 30, "several hosts: s without a word of one after which the others end", 5, LARGEST)
@@ -125,9 +125,15 @@ def _check_hosts():
         raise UserError(f"--{who[0]}: --coordinator=auto finds it out; leave it out or write --coordinator=HOST:PORT")
     if address and address != "auto" and len(who) < 2:
         raise UserError(f"--coordinator={shown(address)} needs --num_processes=N and --process_id=I of 0 .. N - 1")
-    if address and FLAGS.mode == "train" and not FLAGS.workdir:
+    if address and FLAGS.mode != "train":
+        raise UserError(f"--coordinator is for --mode=train: {FLAGS.mode} a run on one host")
+    if address and not FLAGS.workdir:
         raise UserError("--coordinator needs --workdir=DIR, a folder that all hosts see")
-    if address and address != "auto" and not re.fullmatch(r".+:\d{1,5}", address):
+    if (
+        address
+        and address != "auto"
+        and not (re.fullmatch(r".+:\d{1,5}", address) and int(address.split(":")[-1]) < 2**16)
+    ):
         raise UserError(f"flag --coordinator={shown(address)}: expected HOST:PORT of process 0, or auto")
     if FLAGS.process_id >= FLAGS.num_processes:
         raise UserError(

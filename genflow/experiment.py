@@ -45,7 +45,7 @@ def assemble(config: ConfigDict) -> Experiment:
     check_batch(mesh, "eval.batch_size", config.eval.batch_size)
     spec, train, evaluation = data.load(config.data, config.seed)
     if not evaluation[config.eval.split].num:
-        raise UserError("config.eval.split=validation: there is no such part; set config.data.validation above 0")
+        raise UserError(f"config.eval.split={config.eval.split}: no such part; set config.data.validation above 0")
     with network_precision(config.compute.network_precision):
         model = models.build(config.model, spec)
     try:
@@ -113,7 +113,7 @@ def make_feed(experiment: Experiment) -> Feed:
         return data.batch_indices(seed, step, num, batch_size).astype(np.int32)[held]
 
     if placement(experiment) == "device":
-        arrays = {name: put(mesh, a, replicated(mesh)) for name, a in experiment.train.arrays.items()}
+        arrays = {name: put(a, replicated(mesh)) for name, a in experiment.train.arrays.items()}
 
         def gather(step, arrays, index):
             return transformed(step, experiment.train.gather(arrays, index))
@@ -130,7 +130,7 @@ def _reader(experiment, held):
     config, state = experiment.config, {"step": None, "batch": None, "stream": None}
 
     def read(step):
-        if state["stream"] is None:
+        if state["stream"] is None or step < state["step"]:  # at the beginning, and after a rollback
             state["stream"] = data.stream(
                 experiment.train, config.seed, step, config.train.num_steps, config.data.batch_size, held
             )

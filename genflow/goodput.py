@@ -5,8 +5,8 @@ The definition is that of Google's ml-goodput-measurement, but that time in whic
 
 import datetime
 import json
-import math
 import pathlib
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,14 +14,14 @@ from contextlib import contextmanager, suppress
 from genflow.workdir import write_text
 
 ATTEMPTS_FILE = "attempts.json"
-BEAT_SECONDS = 10.0  # a kill loses at most so many seconds, and the call it interrupts, from attempts.json
+BEAT_SECONDS = 10.0  # a kill hides at most so many seconds from attempts.json
 
 
 class Stopwatch:
     """Seconds spent in named parts of a run."""
 
-    def __init__(self, seconds: Mapping[str, float] = {}):
-        self.seconds = dict(seconds)
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
 
     @contextmanager
     def measure(self, part: str) -> Iterator[None]:
@@ -54,18 +54,27 @@ class RunClock(Stopwatch):
         self._earlier: list[dict] = []
         self._carried: dict[str, float] = {}  # of earlier attempts, and part of self.seconds
         self._kept, self._since = 0.0, 0.0  # productive seconds up to a checkpoint, train seconds when it was read
-        self._beat_at = -math.inf
+        self._writing = threading.Lock()
 
     @contextmanager
     def attempt(self, workdir: pathlib.Path) -> Iterator[None]:
         """Keeps attempts.json of a run folder while the with-block lasts."""
+        known, ended = read_attempts(workdir), threading.Event()
+        self._earlier, self._kept = known.get("attempts", []), known.get("productive", 0.0)
         self._path = workdir / ATTEMPTS_FILE
-        self._earlier = read_attempts(workdir).get("attempts", [])
-        self.beat(force=True)
+        self.beat()
+        beats = threading.Thread(target=self._beats, args=(ended,), daemon=True)
+        beats.start()
         try:
             yield
         finally:
-            self.beat(force=True)
+            ended.set()
+            beats.join()
+            self.beat()
+
+    def _beats(self, ended):
+        while not ended.wait(BEAT_SECONDS):
+            self.beat()
 
     def carry(self, metadata: Mapping) -> None:
         """Goes on from a checkpoint of an earlier attempt: its seconds count as those of this run."""
@@ -89,18 +98,16 @@ class RunClock(Stopwatch):
         """As the function `goodput`, now."""
         return goodput(self._attempts(), self.productive())
 
-    def beat(self, force: bool = False) -> None:
-        """Writes attempts.json, at most every BEAT_SECONDS unless forced."""
-        now = time.monotonic()
-        if self._path is None or (now - self._beat_at < BEAT_SECONDS and not force):
+    def beat(self) -> None:
+        """Writes attempts.json, as a thread does every BEAT_SECONDS."""
+        if self._path is None:
             return
-        self._beat_at = now
-        known = {"productive": round(self.productive(), 3), "attempts": self._attempts()}
-        with suppress(OSError):  # a full disk is told of where a checkpoint needs it
+        with self._writing, suppress(OSError):  # a full disk is told of where a checkpoint needs it
+            known = {"productive": round(self.productive(), 3), "attempts": self._attempts()}
             write_text(self._path, json.dumps(known, indent=1) + "\n")
 
     def _attempts(self):
-        own = {part: round(s - self._carried.get(part, 0.0), 3) for part, s in self.seconds.items()}
+        own = {part: round(s - self._carried.get(part, 0.0), 3) for part, s in dict(self.seconds).items()}
         parts = {"startup": round(self._startup, 3)} | {part: s for part, s in own.items() if s > 0}
         seconds = round(time.monotonic() - self._begin, 3)
         return [*self._earlier, {"started_utc": self._started_utc, "seconds": seconds, "parts": parts}]

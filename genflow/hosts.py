@@ -5,6 +5,7 @@ the first writes beside the checkpoints goes to a folder that is thrown away.
 """
 
 import contextlib
+import hashlib
 import os
 import pathlib
 import signal
@@ -19,6 +20,8 @@ from jax.experimental import multihost_utils
 from genflow.errors import UserError
 from genflow.workdir import lock
 
+JOIN_SECONDS = 120  # in which all processes must have come together
+
 
 def join(coordinator: str, num_processes: int, process_id: int, heartbeat: int) -> None:
     """Makes this process one of several; must run before anything else touches a device.
@@ -32,13 +35,33 @@ def join(coordinator: str, num_processes: int, process_id: int, heartbeat: int) 
     """
     known = {} if coordinator == "auto" else {"num_processes": num_processes, "process_id": process_id}
     address = None if coordinator == "auto" else coordinator
+    limits = {"heartbeat_timeout_seconds": heartbeat, "initialization_timeout": JOIN_SECONDS}
     try:
-        jax.distributed.initialize(address, **known, heartbeat_timeout_seconds=heartbeat)
-    except ValueError as error:
+        jax.distributed.initialize(address, **known, **limits)
+    except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"--coordinator={coordinator}: {error}\nauto works on Cloud TPU, in a SLURM step and under mpirun; "
-            "elsewhere write --coordinator=HOST:PORT --num_processes=N --process_id=I"
+            f"--coordinator={coordinator}: {error}\nauto works on Cloud TPU, in a SLURM step and under mpirun of Open "
+            "MPI 4; elsewhere write --coordinator=HOST:PORT --num_processes=N --process_id=I, with a free port of the "
+            "host of process 0"
         ) from error
+
+
+def check_same(what: str, value: str) -> None:
+    """Raises UserError where a text is another one on another host: they would compute different things together."""
+    if jax.process_count() == 1:
+        return
+    mine = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
+    every = multihost_utils.process_allgather(mine)
+    if others := [i for i, row in enumerate(every) if (row != every[0]).any()]:
+        raise UserError(
+            f"process {others[0]} has another {what} than process 0: run the same command, with the same revision, on "
+            "every host"
+        )
+
+
+def on_first(context: contextlib.AbstractContextManager) -> contextlib.AbstractContextManager:
+    """The context on the first process, nothing on the others."""
+    return context if jax.process_index() == 0 else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
@@ -86,8 +109,10 @@ def interruptible() -> Iterator[Interruptions]:
     """Takes SIGTERM and SIGINT until the end of the with-block; of several processes, JAX has taken SIGTERM before."""
     interruptions = Interruptions()
     if jax.process_count() > 1:
-        yield interruptions
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        try:
+            yield interruptions
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         return
     old = {number: signal.signal(number, interruptions.note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -98,7 +98,7 @@ def _partition(mesh, shape, axes):
     )
 
 
-def put(mesh: Mesh, array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+def put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
     """A host array that every process has in full, placed by a sharding over all processes."""
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 

@@ -52,7 +52,8 @@ def finish(
     folders.write_text(output / "record.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
     with watch.measure("report"):
         write_report(output, record, read_rows(output), pictures)
-    print(table(record, output))
+    if jax.process_index() == 0:
+        print(table(record, output))
     return record
 
 
@@ -145,10 +146,10 @@ def diagnostics(
         test, config, place = experiment.evaluation["test"], experiment.config.eval, place_batch(experiment)
         num = min(test.num, config.max_examples or latents.NUM_EXAMPLES, latents.NUM_EXAMPLES)
         figures = latents.diagnostics(*run, key, test, config.batch_size, num, place)
-        heading = f"Latent variables, on {num:,} test examples"
+        heading = f"Latent variables, on {num:,} {config.split} examples"
     if terms:
         figures, num = terms.parts(), terms.num_examples
-        heading = f"Terms of the variational bound, on {num:,} test examples"
+        heading = f"Terms of the variational bound, on {num:,} {experiment.config.eval.split} examples"
     if "test" in scores and experiment.model.energy_based is not None:
         spec, num = experiment.spec, scores["test"].num_examples
         known = trained.state, scores["test"], lambda nats: in_unit(spec, nats)
@@ -170,9 +171,9 @@ def classification(trained: Trained) -> tuple[list[dict], str]:
     values = each(*run, part, config.batch_size, place_batch(experiment))
     figures = calibration.diagnostics(values, part.fetch(np.arange(part.num))["label"])
     if not np.isfinite(values).all():
-        print("WARNING: the logits of some test examples are not finite", file=sys.stderr)
+        print("WARNING: the logits of some examples are not finite", file=sys.stderr)
     lines = [_line(name, Score(value, error, part.num)) for name, (value, error) in figures.items()]
-    return lines, f"Classification, on {part.num:,} test examples"
+    return lines, f"Classification, on {part.num:,} {config.split} examples"
 
 
 def sample_comparison(trained: Trained) -> judge.Comparison | None:

@@ -3,16 +3,22 @@
 No JAX here: the process is forked before JAX has threads.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 
+from genflow.errors import UserError
+
 LOST = (
-    "another process of this run has ended or has not been heard of for --heartbeat={} s; what was committed to the "
-    "checkpoints is intact\nrun the same command on every host again to resume"
+    "this process ended early, for what is said above or because another one of the run has ended, could not be "
+    "reached or has not been heard of for --heartbeat={} s\nwhat was committed to the checkpoints is intact: run the "
+    "same command on every host to resume"
 )
+FAILED = 1  # status of a child whose work raised
 SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux
 
 
@@ -23,26 +29,45 @@ def supervised(work: Callable[[], None], lost: str) -> None:
     parent.
 
     Args:
-      lost: what the parent says of a child that was aborted.
+      lost: what the parent says of a child that was aborted, or failed.
     """
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # until the parent can pass them on
     parent, child = os.getpid(), os.fork()
     if child == 0:
         os.setpgid(0, 0)  # what a terminal sends reaches the parent alone, which passes it on once
         _end_with(parent)
-        work()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        _alone(work)
         return
     received = []
 
     def forward(number, frame):
-        os.kill(child, signal.SIGKILL if received else signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL if received else signal.SIGTERM)
+        if not received:
+            print("stopping after this call; a second signal ends at once", file=sys.stderr, flush=True)
         received.append(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in signals:
         signal.signal(number, forward)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if status == -signal.SIGABRT:
+    if status in (FAILED, -signal.SIGABRT):
         print(f"error: {lost}", file=sys.stderr, flush=True)
     os._exit(status if status >= 0 else 128 - status)
+
+
+def _alone(work):
+    """A failure ends this process at once: at a regular exit it would wait for the others, who wait for it."""
+    try:
+        work()
+    except (SystemExit, UserError):
+        raise
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(FAILED)
 
 
 def _end_with(parent):

@@ -19,8 +19,8 @@ from genflow.experiment import Experiment, Feed, assemble, compile_call, evaluat
 from genflow.failpoints import failpoint
 from genflow.goodput import RunClock
 from genflow.metrics import Progress, Writer, tracked
-from genflow.sharding import replicated
-from genflow.step import TrainState, averaged_params
+from genflow.step import TrainState
+from genflow.trained import evaluated_params
 
 
 class Interrupted(Exception):
@@ -73,16 +73,17 @@ def train(
       UserError: before anything is computed or written, for bad input.
       Interrupted: SIGTERM or SIGINT, after a checkpoint.
     """
+    hosts.check_same("configuration", folders.config_hash(config))
     watch = RunClock(started)
     path = folders.resolve(config.name, config, workdir, defaults=defaults)
     with hosts.output_folder(path) as output:
-        with folders.discarded_on_error(path), watch.measure("data"):
+        with hosts.on_first(folders.discarded_on_error(path)), watch.measure("data"):
             differences = _check_folder(path, config, resumable, defaults)
             experiment = assemble(config)
             summary.check_samples(experiment)
         folders.write_config(output, config)
         mode = wandb if jax.process_index() == 0 else "off"
-        with watch.attempt(output), tracked(output, config.to_dict(), mode) as tracker:
+        with watch.attempt(output), tracked(output, _told(config), mode) as tracker:
             keep = config.checkpoint.keep
             with open_checkpoints(path / "checkpoints", keep) as checkpoints, hosts.interruptible() as interruptions:
                 target = _train(experiment, output, checkpoints, watch, tracker, differences, interruptions)
@@ -90,6 +91,12 @@ def train(
             if tracker is not None:  # the command may name folders of this machine
                 tracker.summary.update({name: value for name, value in record.items() if name != "command"})
         return record
+
+
+def _told(config):
+    """The configuration without the folder of the data, which says something of the machine."""
+    told = config.to_dict()
+    return told | {"data": {key: value for key, value in told["data"].items() if key != "data_dir"}}
 
 
 def _check_folder(path, config, resumable, defaults):
@@ -121,6 +128,7 @@ def _train(experiment, output, checkpoints, watch, tracker, differences, interru
             return target
         except Diverged as error:
             if rollbacks >= config.train.max_rollbacks:
+                checkpoints.wait()
                 raise UserError(f"{error}; the checkpoints are intact\n{error.remedy}") from error
             restored = _rolled_back(checkpoints, target, rollbacks + 1, left)
             train_state, metadata = restored if restored else (first(), {})
@@ -183,7 +191,9 @@ def _loop(run: Run, train_state: TrainState, feed: Feed, call, interruptions: ho
             _validate(run, train_state, step)
         if is_due(config.sample.every, step):
             with run.watch.measure("samples"):
-                pictures.write_sheet(run.experiment, run.output, *_eval_params(run.experiment, train_state), step)
+                pictures.write_sheet(
+                    run.experiment, run.output, evaluated_params(run.experiment, train_state), train_state.state, step
+                )
                 run.writer.write_sheet(step)
         if signal or last or is_due(config.checkpoint.every, step):
             with run.watch.measure("checkpoint"):
@@ -226,7 +236,6 @@ def _record(run: Run, pending) -> None:
         rates["goodput"] = run.watch.goodput()["value"] or 0.0
         run.writer.write(step, "train", values | named | rates)
         run.progress.log(step, loss, name)
-    run.watch.beat()
     _check_progress(run, step, values)
 
 
@@ -254,14 +263,6 @@ def _suffix(run, group):
     return f"/{group}" if len(run.experiment.optimizers) > 1 else ""
 
 
-def _eval_params(experiment, train_state):
-    average = experiment.config.train.ema_decay, experiment.config.train.ema_warmup
-    whole = replicated(experiment.mesh)
-    return jax.jit(averaged_params, static_argnums=(1, 2), out_shardings=whole)(
-        train_state, *average
-    ), train_state.state
-
-
 def _validate(run: Run, train_state: TrainState, step: int) -> None:
     """Scores the validation part and saves the state where it is the best so far."""
     experiment, config = run.experiment, run.experiment.config
@@ -269,8 +270,8 @@ def _validate(run: Run, train_state: TrainState, step: int) -> None:
     if experiment.model.log_prob is None or not dataset.num:
         return
     with run.watch.measure("validation"):
-        params, state = _eval_params(experiment, train_state)
-        state = normalized(experiment.model, params, state, evaluation_key(experiment))
+        params = evaluated_params(experiment, train_state)
+        state = normalized(experiment.model, params, train_state.state, evaluation_key(experiment))
         values = summary.part_score(experiment, experiment.model, params, state, "validation", config.seed)
     name = unit(experiment.spec).replace("/", "_per_")
     run.writer.write(step, "validation", {name: values.value, "standard_error": values.standard_error})
@@ -283,7 +284,7 @@ def _validate(run: Run, train_state: TrainState, step: int) -> None:
 
 def _save(run: Run, train_state: TrainState, step: int, which: str) -> None:
     config = run.experiment.config.to_dict()
-    run.watch.beat(force=True)  # before the checkpoint: what it calls productive is known to have been trained
+    run.watch.beat()  # before the checkpoint: what it calls productive is known to have been trained
     metadata = {"best": dict(run.best), "seconds": run.watch.seconds, "config": config, "rollbacks": run.rollbacks}
     metadata["productive"] = run.watch.productive()
     run.checkpoints.save(step, train_state, metadata, which)

@@ -68,9 +68,14 @@ def choose(experiment: Experiment, workdir: pathlib.Path, target: TrainState | N
         raise UserError(f"{workdir}: no checkpoint yet; run --mode=train first")
     best = restore(directory, target, "best") if experiment.config.eval.select == "best" else None
     train_state, metadata = best or last
-    average = experiment.config.train.ema_decay, experiment.config.train.ema_warmup
-    whole = replicated(experiment.mesh)
-    params = jax.jit(averaged_params, static_argnums=(1, 2), out_shardings=whole)(train_state, *average)
+    params = evaluated_params(experiment, train_state)
     counts = {"skipped": int(last[0].skipped), "rollbacks": last[1].get("rollbacks", 0)}
     state = normalized(experiment.model, params, train_state.state, evaluation_key(experiment))
     return Trained(experiment, params, state, int(train_state.step), int(last[0].step), last[1], counts)
+
+
+def evaluated_params(experiment: Experiment, train_state: TrainState) -> Params:
+    """What is scored and sampled: the average where the configuration keeps one; whole on every device."""
+    average = experiment.config.train.ema_decay, experiment.config.train.ema_warmup
+    whole = jax.jit(averaged_params, static_argnums=(1, 2), out_shardings=replicated(experiment.mesh))
+    return whole(train_state, *average)

@@ -167,6 +167,8 @@ def test_refused_word(word, message, empty_folder):
     ("words", "message"),
     {
         ("--mode=eval",): "--mode=eval needs --workdir=RUN",
+        ("--coordinator=auto", "--mode=eval", "--workdir=x"): "--coordinator is for --mode=train",
+        ("--coordinator=h:65536", "--process_id=1", "--num_processes=2", "--workdir=x"): "expected HOST:PORT",
         ("--coordinator=auto", "--process_id=1"): "--process_id: --coordinator=auto finds it out",
         ("--coordinator=h:1", "--process_id=1"): "--coordinator=h:1 needs --num_processes=N and --process_id=I",
         ("--coordinator=h", "--process_id=1", "--num_processes=2", "--workdir=x"): "expected HOST:PORT of process 0",

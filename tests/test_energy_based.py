@@ -155,7 +155,7 @@ def trained(devices, section, accumulate):
 
     placed = sharding.tree_shardings(mesh, jax.eval_shape(init))
     state = jax.jit(init, out_shardings=placed)()
-    batch = jax.tree.map(lambda a: sharding.put(mesh, a, sharding.batch_sharding(mesh)), batch)
+    batch = jax.tree.map(lambda a: sharding.put(a, sharding.batch_sharding(mesh)), batch)
     step = jax.jit(make_step(model, optimizers, 0, accumulate=accumulate), out_shardings=(placed, None))
     step = step.lower(state, batch).compile()
     for _ in range(2):
@@ -168,7 +168,7 @@ def test_chains_stay_on_their_device_and_are_those_of_one_device():
     section = tuple((IGEBM | {"buffer": 48}).items())
     (one, _), (many, program) = (trained(devices, section, 2) for devices in (1, 8))
     assert many.state[CHAINS].shape == (16, 3, *LABELLED.shape)
-    assert many.state[CHAINS].sharding.spec == jax.sharding.PartitionSpec("data")
+    assert many.state[CHAINS].sharding.spec == jax.sharding.PartitionSpec(sharding.AXES)
     assert "all-reduce" in program  # of the gradients
     for word in ("all-gather", "all-to-all", "collective-permute"):
         assert word not in program
@@ -181,7 +181,7 @@ def test_only_chains_are_cut_and_only_where_they_divide():
     shapes = {name: jax.ShapeDtypeStruct((16, 2), jnp.float32) for name in ("chains", "chains_seen", "vectors")}
     shapes |= {"odd": {"chains": jax.ShapeDtypeStruct((9, 2), jnp.float32)}}
     placed = sharding.tree_shardings(mesh, shapes)
-    assert placed["chains"].spec == jax.sharding.PartitionSpec("data")
+    assert placed["chains"].spec == jax.sharding.PartitionSpec(sharding.AXES)
     for other in (placed["chains_seen"], placed["vectors"], placed["odd"]["chains"]):
         assert other.spec == jax.sharding.PartitionSpec()
 

@@ -34,6 +34,7 @@ OVERRIDES = {
 }
 SHARDED = {"sharding.model": "2", "sharding.rules": "(('.', ('largest',)),)"}
 HEARTBEAT = 10  # seconds
+ENDED = (1, 128 + signal.SIGABRT)  # by an exception that tells of the other process, or by JAX
 
 
 def free_port():
@@ -61,15 +62,16 @@ def as_slurm(port, rank):
     return ["--coordinator=auto"], {name: str(value) for name, value in told.items()}
 
 
-def run_both(workdir, told, failpoint="", only=1):
-    """`python main.py` in two processes at once; the failpoint is that of one. Returns (status, stderr) of each."""
+def run_both(workdir, told, failpoint="", seed=0):
+    """`python main.py` in two processes at once; the failpoint and the seed are the second one's. (status, stderr)."""
     port = free_port()
     processes = []
     for rank in range(2):
         flags, variables = told(port, rank)
         fields = [f"--config.{name}={value}" for name, value in (OVERRIDES | SHARDED).items()]
         command = [sys.executable, str(ROOT / "main.py"), f"--config={CONFIG}", f"--workdir={workdir}", *fields, *flags]
-        variables |= {"GENFLOW_FAILPOINT": failpoint if rank == only else ""}
+        command += [f"--config.seed={seed if rank else 0}"]
+        variables |= {"GENFLOW_FAILPOINT": failpoint if rank else ""}
         processes.append(
             subprocess.Popen(
                 [*command, f"--heartbeat={HEARTBEAT}"],
@@ -80,8 +82,9 @@ def run_both(workdir, told, failpoint="", only=1):
                 text=True,
             )
         )
-    errors = [process.communicate(timeout=180)[1] for process in processes]
-    return [(process.returncode, text) for process, text in zip(processes, errors, strict=True)]
+    last = processes[1].communicate(timeout=180)[1]  # the one that something happens to
+    first = processes[0].communicate(timeout=HEARTBEAT + 60)[1]
+    return [(process.returncode, text) for process, text in zip(processes, (first, last), strict=True)]
 
 
 def last_state(workdir, config):
@@ -94,9 +97,15 @@ def test_two_processes_are_killed_and_stopped_and_end_where_one_does(tmp_path):
     run = tmp_path / "run"
     (survivor, survivor_errors), (killed, _) = run_both(run, as_flags, "train/step@50:kill9")
     assert killed == 128 + signal.SIGKILL
-    assert survivor == 128 + signal.SIGABRT
+    assert survivor in ENDED
     assert f"has not been heard of for --heartbeat={HEARTBEAT} s" in survivor_errors
-    assert "run the same command on every host again to resume" in survivor_errors
+    assert "the same command on every host to resume" in survivor_errors
+
+    (survivor, survivor_errors), (failed, failed_errors) = run_both(run, as_flags, "train/step@60:raise")
+    assert "RuntimeError: failpoint train/step at step 60" in failed_errors
+    assert failed == 1
+    assert survivor in ENDED
+    assert "the same command on every host to resume" in survivor_errors
 
     stopped = run_both(run, as_slurm, "train/step@60:term")
     for status, errors in stopped:
@@ -114,6 +123,13 @@ def test_two_processes_are_killed_and_stopped_and_end_where_one_does(tmp_path):
     np.testing.assert_allclose(json.loads((run / "record.json").read_text())["value"], reference["value"], rtol=1e-5)
     for a, b in zip(last_state(run, alone), last_state(tmp_path / "alone", alone), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_hosts_that_were_told_different_things_do_not_train_together(tmp_path):
+    for status, errors in run_both(tmp_path / "run", as_flags, seed=1):
+        assert status == 2
+        assert "process 1 has another configuration than process 0: run the same command" in errors
+    assert not (tmp_path / "run").exists()
 
 
 ROWS = """
@@ -179,11 +195,14 @@ def wait_for_child(tmp_path):
         ("sys.exit(3)", 3, ""),
         ("os.kill(os.getpid(), signal.SIGKILL)", 128 + signal.SIGKILL, ""),
         ("os.kill(os.getpid(), signal.SIGABRT)", 128 + signal.SIGABRT, "error: lost\n"),
+        ("raise ValueError", 1, "error: lost\n"),
     ],
 )
 def test_a_supervisor_ends_as_its_child_and_speaks_for_one_that_was_aborted(tmp_path, work, status, message):
     process = supervised(tmp_path, work)
-    assert process.communicate(timeout=60)[1] == message
+    errors = process.communicate(timeout=60)[1]
+    assert errors.endswith(message)
+    assert ("error: lost" in errors) == bool(message)
     assert process.returncode == status
 
 
@@ -191,7 +210,8 @@ def test_a_supervisor_passes_a_signal_on_once_and_then_ends_the_child(tmp_path):
     process = supervised(tmp_path, "time.sleep(60)")
     wait_for_child(tmp_path)
     process.send_signal(signal.SIGINT)
-    assert process.stderr.readline() == f"passed on {int(signal.SIGTERM)}\n"
+    lines = {process.stderr.readline() for _ in range(2)}  # of parent and child, in any order
+    assert lines == {"stopping after this call; a second signal ends at once\n", f"passed on {int(signal.SIGTERM)}\n"}
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGKILL

@@ -169,7 +169,7 @@ def test_a_batch_over_many_devices_has_the_loss_and_the_gradients_of_one(name):
     model, _, params, state, batch = made(name)
     mesh = sharding.make_mesh(-1, 1)
     weights, constants = jax.device_put(partition(params["model"]), sharding.replicated(mesh))
-    x = sharding.put(mesh, np.asarray(batch["x"]), sharding.batch_sharding(mesh))
+    x = sharding.put(np.asarray(batch["x"]), sharding.batch_sharding(mesh))
 
     @jax.jit
     def everything(weights, x):

@@ -5,6 +5,7 @@ import pathlib
 import re
 import runpy
 import shlex
+import sys
 
 import pytest
 
@@ -44,8 +45,10 @@ def check_line(line, monkeypatch):
         return dict(re.findall(r"--(workdir|mode)=(\S+)", " ".join(words)))
     parse = argparse.ArgumentParser.parse_args
 
-    def parse_args(self):
-        raise Parsed(parse(self, words))
+    def parse_args(self, given=None):  # some programs take --config.KEY=VALUE out of their words first
+        raise Parsed(parse(self, words if given is None else given))
+
+    monkeypatch.setattr(sys, "argv", [program, *words])
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
     with pytest.raises(Parsed) as parsed:

@@ -281,7 +281,7 @@ def trained_on(devices_data, devices_model, rules=()):
     step = make_step(model, optimizers, 0, 0.9, accumulate=2, gather=sharding.gatherer(mesh, rules))
     step = jax.jit(step, out_shardings=(placed, None))
     for i in range(5):
-        x = sharding.put(mesh, np.asarray(batch[i]), sharding.batch_sharding(mesh))
+        x = sharding.put(np.asarray(batch[i]), sharding.batch_sharding(mesh))
         state, _ = step(state, {"x": x})
         jax.block_until_ready(state)
     return state
@@ -321,7 +321,7 @@ def test_rules_speak_of_trailing_dimensions_and_leave_what_does_not_divide():
         ((12, 6, 8), ("model", None, None)),
         ((5,), (None,)),
         ((), ()),
-        ((0, 3), None),
+        ((0, 3), (None, None)),
     ],
 )
 def test_the_largest_dimension_that_divides_is_cut(shape, cut):

@@ -16,7 +16,7 @@ from conftest import ENVIRONMENT
 
 from genflow import cli, models, train, use
 from genflow.errors import UserError
-from genflow.experiment import ROLLBACK_STRIDE
+from genflow.experiment import ROLLBACK_STRIDE, assemble, make_feed
 from genflow.metrics import read_rows
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -335,5 +335,12 @@ def test_a_run_that_is_chosen_among_others_is_judged_on_the_validation_part(tmp_
     assert final["split"] == "test"
     assert final["validation"] == record["validation"]
     assert final["value"] != record["value"]
-    with pytest.raises(UserError, match="there is no such part; set config.data.validation above 0"):
+    with pytest.raises(UserError, match="eval.split=validation: no such part; set config.data.validation above 0"):
         train.train(cli.load_config("configs/glow_digits.py", {"eval.split": "validation", "data.validation": "0"}))
+
+
+def test_a_stream_begins_anew_where_a_run_goes_back():
+    experiment = assemble(config(data__placement="stream", train__steps_per_call=2))
+    feed = make_feed(experiment)
+    feed.entries(10, 2)
+    np.testing.assert_array_equal(feed.entries(3, 2)["x"], make_feed(experiment).entries(3, 2)["x"])

@@ -162,7 +162,7 @@ COLUMNS: dict[str, tuple[Callable[[Run], Cell], bool]] = {  # heading: what a ce
     "Model": (lambda run: _text(_field(run, "model.name")), False),
     "Data": (lambda run: _text(run.record.get("data") or _field(run, "data.name")), False),
     "Validation": (_validation, True),
-    "Test": (lambda run: _figure(run.record, run), True),
+    "Test": (lambda run: _figure(run.record if run.record.get("split", "test") == "test" else {}, run), True),
     "Unit": (lambda run: _text(_unit(run)), False),
     "Steps": (_steps, True),
     "Wall time": (_seconds, True),
