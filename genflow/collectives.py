@@ -69,6 +69,17 @@ def wire_bytes(collective: Collective) -> float:
     return (2 if collective.kind == "all-reduce" else 1) * (n - 1) / n * collective.nbytes
 
 
+def sent_bytes(hlo: str, steps_per_call: int = 1) -> float:
+    """Bytes that one device sends in one train step.
+
+    The loop over the steps of a call, whose number is an argument, counts once; what is around it is shared by them.
+    """
+    module, memo = parse(hlo), {}
+    steps = [i for i in module.computations[module.entry] if i.opcode == "while" and _trips(module, i) is None]
+    inside = sum(_cost(_tally(module, _named(loop, "body"), memo)) for loop in steps)
+    return inside + (_cost(_tally(module, module.entry, memo)) - inside) / (steps_per_call if steps else 1)
+
+
 def open_loops(hlo: str) -> int:
     """How many loops with collectives run so often as the program's arguments say: `collectives` counts them once."""
     module, memo = parse(hlo), {}

@@ -52,6 +52,8 @@ def many(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
         return int(stale)
     if overrides or arguments.json or arguments.largest_batch:
         raise UserError("--config.KEY=VALUE, --json and --largest_batch are for one --config and no --all")
+    if arguments.topology:
+        raise UserError("--topology is for one --config: the page holds each experiment on the slice that it names")
     names = [f"configs/{path.name}" for path in cli.config_files()] if arguments.all else arguments.config
     limits = arguments.cpu_minutes or CPU_MINUTES, arguments.quick
     every.plan_all(cli.ROOT, names, arguments.topology, *limits)

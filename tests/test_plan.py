@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -113,6 +114,22 @@ def test_precision_of_the_factors_is_told_apart(precision):
     assert set(half.matrix) == {"bfloat16"}
 
 
+def test_solvers_count_what_is_solved():
+    def solved(a, b):
+        return jax.scipy.linalg.solve_triangular(a, b)
+
+    def factored(a):
+        return jnp.linalg.cholesky(a)
+
+    def solve(a, b):
+        return jax.lax.custom_linear_solve(lambda x: a @ x, b, lambda _, b: b / a[0, 0], lambda _, b: a @ b)
+
+    assert work(solved, (6, 6), (6, 4)).matrix.total() == 6 * 6 * 4
+    assert work(factored, (2, 6, 6)).matrix.total() == 2 * 6**3 // 3
+    assert work(solve, (6, 6), (6,)).matrix.total() == 0
+    assert work(jnp.linalg.solve, (6, 6), (6, 4)).matrix.total() == 2 * 6**3 // 3 + 2 * 6 * 6 * 4
+
+
 # Traffic
 
 HLO = """
@@ -179,7 +196,8 @@ def test_a_tpu_makes_a_float32_product_of_six_passes():
     v5e = chip("TPU v5 lite")
     assert v5e.flops["bfloat16"] == 6 * v5e.flops["float32"] == 3 * v5e.flops["tensorfloat32"] == 197e12
     assert chip("TPU v5").name == "TPU v5p"
-    assert chip("cpu") is None
+    assert chip("cpu") is chip("NVIDIA H100 PCIe") is None
+    assert chip("NVIDIA A100-SXM4-40GB").bandwidth == 1.555e12
     assert all(min(c.memory, c.bandwidth, c.interconnect, *c.flops.values()) > 1e10 for c in CHIPS.values())
 
 
@@ -353,7 +371,7 @@ def quiet_libtpu(monkeypatch):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_debug_step_of_each_family_compiles_for_a_slice_that_is_not_there(name, quiet_libtpu):
     plan = preflight.plan(load(name), "v5e:2x2")
-    assert (plan["device"], plan["chips"], plan["memory_bytes"]) == ("TPU v5 lite", 4, 16 * 2**30)
+    assert (plan["device"], plan["chips"], plan["memory_bytes"]) == ("TPU v5 lite", 4, 63 * 2**28)
     assert plan["fits"]
     assert plan["hbm_bytes"] > 0
     assert plan["seconds"]["step"] == max(plan["seconds"].values())
@@ -476,7 +494,7 @@ def test_all_plans_resume_and_outlive_one_that_fails(tmp_path, monkeypatch):
 
     def planned(root, name, where, cpu_minutes, quick):
         calls.append((name, where))
-        return {"failed": "it | broke"} if "maf" in name else PLAN
+        return {"failed": "it | broke", "cpu_minutes": cpu_minutes} if "maf" in name else PLAN
 
     monkeypatch.setattr(every, "_planned", planned)
     names = ["configs/made_digits.py", "configs/maf_gas.py"]
@@ -488,8 +506,12 @@ def test_all_plans_resume_and_outlive_one_that_fails(tmp_path, monkeypatch):
     assert "`maf_gas` | v5e:2x2" in text
     assert "not compiled: it \\| broke" in text
     assert not page.is_stale(root)
+    every.plan_all(root, names, "", 2.0, False)
+    assert [name for name, _ in calls[2:]] == ["configs/maf_gas.py"]  # that failed with less time
+    page.write_record(root, page.read(root) | {"gone": PLAN | {"name": "gone", "slice": "cpu:1"}})
     every.plan_all(root, names, "v5e:4x4", 1.0, False)
-    assert len(calls) == 4
+    assert len(calls) == 5
+    assert "gone" not in page.read(root)
     page.write_record(root, {})
     assert page.is_stale(root)
 
@@ -519,6 +541,22 @@ def test_a_quick_plan_says_nothing_of_memory_traffic():
     assert "–" in page.rows({"a": zero})[1]
 
 
+def test_a_plan_says_what_kind_of_bound_it_is_and_which_remedies_there_are():
+    assert "hours or more" in page.report(REPORTED)
+    rare = REPORTED | {"every": True}
+    assert "hours or more" not in page.report(rare)
+    assert "about" in page.rows({"a": rare})[1][-1]
+    full = REPORTED | {"fits": False, "memory_bytes": 2**29}
+    assert "remat" not in page.report(full)
+    assert "model.memory=remat" in page.report(full | {"model_memory": "store"})
+    assert "No program" not in page.report(full | {"seconds": None})
+
+
+@pytest.mark.parametrize(("status", "words"), [(-signal.SIGKILL, "memory"), (-signal.SIGXCPU, "3 minutes of a CPU")])
+def test_a_compiler_that_was_killed_is_told_from_one_that_took_too_long(status, words):
+    assert words in every._reason(subprocess.CompletedProcess([], status, "", ""), 3.0)
+
+
 def test_the_page_agrees_with_the_record():
     assert not page.is_stale(cli.ROOT)
     plans = page.read(cli.ROOT)
@@ -530,6 +568,8 @@ def test_the_script_refuses_what_it_cannot_do():
     done = run_script("--config=configs/maf_gas.py", "--topology=v5e:3x3")
     assert done.returncode == 2
     assert done.stderr.startswith("error: --topology='v5e:3x3'")
+    done = run_script("--all", "--topology=v5e:2x2")
+    assert (done.returncode, "--topology is for one --config" in done.stderr) == (2, True)
     done = run_script("--all", "--largest_batch")
     assert done.returncode == 2
     assert "are for one --config" in done.stderr

@@ -16,7 +16,7 @@ from jax.sharding import AxisType, PartitionSpec
 from genflow import cli
 from genflow.benchmark import core_suite, feeding, scale_suite, startup, wire
 from genflow.benchmark.turns import Score
-from genflow.collectives import KINDS, Collective, collectives, open_loops, wire_bytes
+from genflow.collectives import KINDS, Collective, collectives, open_loops, sent_bytes, wire_bytes
 from genflow.errors import UserError
 from genflow.experiment import assemble, initializer
 from genflow.sharding import AXES
@@ -87,6 +87,10 @@ def test_a_loop_whose_length_is_an_argument_counts_once():
     text = hlo(BODIES["psum"][0], loop=until_small)
     assert collectives(text) == [Collective("all-reduce", 4 * 8 * ROWS, 8, 1)]
     assert open_loops(text) == 1
+    one = wire_bytes(Collective("all-reduce", 4 * 8 * ROWS, 8, 1))
+    assert sent_bytes(text, 4) == one
+    around = hlo(BODIES["psum"][0], loop=lambda body, x: until_small(body, body(x)))
+    assert sent_bytes(around, 4) == one + one / 4
 
 
 def test_of_a_conditional_the_dearest_branch_counts():

@@ -36,20 +36,26 @@ def plan_all(root: pathlib.Path, names: list[str], topology: str, cpu_minutes: f
       cpu_minutes: that one plan may take, tracing and compiling.
       quick: as of `preflight.plan`; a plan that was made with more trouble stays.
     """
+    there = {path.stem for path in cli.config_files()}  # a config that is gone takes its row along
     for number, name in enumerate(names, 1):
         config, where = cli.load_config(name), topology or slice_of(cli.find_config(name)[0])
         wanted = {"name": config.name, "config_hash": folders.config_hash(config), "slice": where}
         known = page.read(root).get(config.name, {})
-        if wanted.items() <= known.items() and (quick or not known.get("quick")):
+        if wanted.items() <= known.items() and (quick or not known.get("quick")) and not _again(known, cpu_minutes):
             continue
         plan = wanted | _planned(root, name, where, cpu_minutes, quick)
         if "failed" in plan and "failed" not in known and wanted.items() <= known.items():
             print(f"{config.name} on {where}: {plan['failed']}; the quick plan stays", flush=True)
             continue
-        page.write_record(root, page.read(root) | {config.name: plan})
+        page.write_record(root, {k: v for k, v in page.read(root).items() if k in there} | {config.name: plan})
         page.write_page(root)
         outcome = plan.get("failed") or f"{plan['compile_seconds']:.0f} s to compile"
         print(f"{number} of {len(names)}: {config.name} on {where}: {outcome}", flush=True)
+
+
+def _again(known, cpu_minutes):
+    """Whether a plan that failed had less time than there is now."""
+    return "failed" in known and known.get("cpu_minutes", 0.0) < cpu_minutes
 
 
 def _planned(root, name, where, cpu_minutes, quick) -> dict:
@@ -67,11 +73,13 @@ def _planned(root, name, where, cpu_minutes, quick) -> dict:
         done = subprocess.run(command, cwd=root, capture_output=True, text=True)
         if done.returncode == 0:
             return json.loads(file.read_text("utf-8"))
-        return {"failed": _reason(done, cpu_minutes)}
+        return {"failed": _reason(done, cpu_minutes), "cpu_minutes": cpu_minutes}
 
 
 def _reason(done, cpu_minutes):
-    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
-        return f"more than {cpu_minutes:g} minutes of a CPU, or of its memory"
+    if done.returncode == -signal.SIGXCPU:
+        return f"more than {cpu_minutes:g} minutes of a CPU"
+    if done.returncode == -signal.SIGKILL:
+        return "the compiler was killed: out of this machine's memory"
     lines = [line for line in done.stderr.strip().splitlines() if line] or [f"status {done.returncode}"]
     return " ".join(lines[-1].split())[:200]

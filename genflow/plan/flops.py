@@ -17,6 +17,22 @@ MOVES = frozenset(
 )  # primitives that compute nothing
 
 
+def _factorization(share):
+    """Of batches of matrices [*, n, n]: 2 n^3 / 3 in an LU decomposition, half as many where they are symmetric."""
+    return lambda equation: int(share * _volume(equation.invars[0]) * equation.invars[0].aval.shape[-1])
+
+
+def _volume(variable):
+    return math.prod(variable.aval.shape)
+
+
+SOLVERS = {
+    "triangular_solve": lambda e: _volume(e.invars[1]) * e.invars[0].aval.shape[-1],  # n^2 m
+    "cholesky": _factorization(1 / 3),
+    "lu": _factorization(2 / 3),
+}
+
+
 class Work(NamedTuple):
     """Operations of all devices together."""
 
@@ -51,6 +67,10 @@ def _equation(equation):
         return Work(Counter({_precision(equation): dot_flops(equation)}), 0, 0)
     if name == "conv_general_dilated":
         return Work(Counter({_precision(equation): convolution_flops(equation)}), 0, 0)
+    if name in SOLVERS:
+        return Work(Counter({"float32": SOLVERS[name](equation)}), 0, 0)
+    if name == "custom_linear_solve":
+        return count(params["jaxprs"].solve)
     if name == "cond":
         branches = [count(branch) for branch in params["branches"]]
         return max(branches, key=lambda work: (work.matrix.total(), work.elementwise))

@@ -37,7 +37,9 @@ def _memory(plan):
     lines = table(("memory a chip, MiB", ""), rows)
     if plan["memory_bytes"] is None:
         return lines
-    verdict = "It fits." if plan["fits"] else "It does not fit: a larger slice, a smaller batch, or model.memory=remat."
+    saves = ", or model.memory=remat" * (plan.get("model_memory") in ("store", "invert"))
+    refusal = f"It does not fit. Take a larger slice or a smaller batch{saves}."
+    verdict = "It fits." if plan["fits"] else refusal
     searched = "largest_batch" in plan
     largest = f"Largest batch that fits: {plan['largest_batch']:,}." if searched else "--largest_batch looks for it."
     return f"{lines}\n{verdict} {largest}"
@@ -60,16 +62,18 @@ def _work(plan):
 
 def _time(plan):
     if not plan.get("seconds"):
-        return ["", "No rates are known of this device: no time." if plan["fits"] else "No program, so no time."]
+        compiled = "hbm_bytes" in plan
+        return ["", "No rates are known of this device: no time." if compiled else "No program, so no time."]
     parts = ", ".join(
         f"{name} {1e3 * seconds:.3f} ms" for name, seconds in plan["seconds"].items() if seconds and name != "step"
     )
+    bound = " or so (rare updates are counted on each step)" if plan.get("every") else " or more"
     return [
         "",
         f"at the chip's peak rates: {parts}",
         f"so a step takes {1e3 * plan['seconds']['step']:.3f} ms or more, bound by {plan['bound_by']}: at most "
         f"{plan['images_per_second']:,.0f} examples/s",
-        f"{plan['num_steps']:,} steps take {plan['hours']:,.2f} hours or more, {plan['chip_hours']:,.2f} chip-hours",
+        f"{plan['num_steps']:,} steps take {plan['hours']:,.2f} hours{bound}, {plan['chip_hours']:,.2f} chip-hours",
     ]
 
 
@@ -90,7 +94,8 @@ def _failed(plan):
 def _row(plan):
     limit = f" of {mebibytes(plan['memory_bytes'])}" if plan["memory_bytes"] else ""
     peak = f"{mebibytes(plan['peak_bytes'])}{limit}"
-    notes = ["one turn of open loops"] * bool(plan["open_loops"]) + ["quick"] * plan["quick"]
+    notes = ["about: rare updates counted on each step"] * bool(plan.get("every"))
+    notes += ["one turn of open loops"] * bool(plan["open_loops"]) + ["quick"] * plan["quick"]
     batch = f"{plan['batch_size']:,}" + "*" * bool(plan["note"])
     work = f"{sum(plan['matrix_flops'].values()) / 1e9:,.2f}"
     head = (f"`{plan['name']}`", plan["slice"], batch, f"{plan['num_parameters']:,}")

@@ -88,6 +88,8 @@ def _described(config, where, devices, made, note):
         "num_examples": made.experiment.train.num,
         "placement": planned.data.placement,
         "matmul_precision": planned.compute.matmul_precision,
+        "model_memory": planned.model.get("memory"),
+        "every": any(o.every > 1 for o in made.experiment.optimizers.values()),
         "network_precision": planned.compute.network_precision,
         "git_revision": provenance.git_revision(),
         "versions": provenance.versions() | _libtpu(),
@@ -177,11 +179,11 @@ def _is_plain(dtype):
 
 
 def _communication(hlo, experiment: Experiment, quick):
-    found = collectives.collectives(hlo)
+    found, steps = collectives.collectives(hlo), experiment.config.train.steps_per_call
     return {
-        "hbm_bytes": None if quick else traffic.memory_bytes(hlo, experiment.config.train.steps_per_call),
+        "hbm_bytes": None if quick else traffic.memory_bytes(hlo, steps),
         "collectives": [c._asdict() for c in found],
-        "sent_bytes": sum(c.count * collectives.wire_bytes(c) for c in found),
+        "sent_bytes": collectives.sent_bytes(hlo, steps),
     }
 
 
