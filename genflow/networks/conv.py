@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from genflow.networks.precision import matmul_precision, wide
+from genflow.networks.precision import gradients, matmul_precision, rounded, wide, wide_products
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -64,7 +64,7 @@ def _native_conv(x, kernel, padding):
 
 
 def _native_gradients(x, kernel, g, padding):
-    return jax.vjp(lambda x, kernel: _native_conv(x, kernel, padding), x, kernel)[1](g)
+    return gradients(lambda x, kernel: _native_conv(x, kernel, padding), x, kernel, g)
 
 
 def _cpu_conv(x, kernel, padding):
@@ -84,7 +84,7 @@ def _cpu_conv(x, kernel, padding):
 def _cpu_gradients(x, kernel, g, padding):
     flipped = jax.lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
     grad_x = conv2d(g, flipped, _reverse(padding, kernel.shape))
-    return grad_x, _kernel_gradient(x, g, kernel.shape, padding)
+    return grad_x, wide_products(lambda x, g: _kernel_gradient(x, g, kernel.shape, padding))(x, g)
 
 
 def _reverse(padding, shape):
@@ -148,12 +148,14 @@ def _add(x, bias, precision):
 def _add_backward(precision, bias, g):
     rows = g.reshape(-1, *bias.shape)  # examples, and pixels where they share a bias
     with jax.default_matmul_precision(precision):
-        return g, jax.lax.platform_dependent(rows, cpu=_sum_on_all_cores, default=lambda rows: rows.sum(0))
+        total = jax.lax.platform_dependent(rows, cpu=_sum_on_all_cores, default=lambda rows: wide(rows).sum(0))
+    return g, total if total.dtype == g.dtype else rounded(total)
 
 
 def _sum_on_all_cores(rows):
-    """Sum over the first axis as a product with ones: XLA:CPU's own sum runs on one core."""
-    return (jnp.ones((1, len(rows)), rows.dtype) @ rows.reshape(len(rows), -1)).reshape(rows.shape[1:])
+    """Sum over the first axis, in float32, as a product with ones: XLA:CPU's own sum runs on one core."""
+    ones, flat = jnp.ones((1, len(rows)), rows.dtype), rows.reshape(len(rows), -1)
+    return jnp.matmul(ones, flat, preferred_element_type=wide(rows).dtype).reshape(rows.shape[1:])
 
 
 _add.defvjp(lambda x, bias, precision: (x + bias, bias), _add_backward)

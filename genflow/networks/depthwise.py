@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from genflow.networks.precision import matmul_precision, wide
+from genflow.networks.precision import gradients, matmul_precision, rounded, wide
 
 
 def depthwise_conv2d(x: Float[Array, "B H W C"], kernel: Float[Array, "k k 1 C"]) -> Float[Array, "B H W C"]:
@@ -50,7 +50,7 @@ def _native(x, kernel):
 
 
 def _native_gradients(x, kernel, g):
-    return jax.vjp(_native, x, kernel)[1](g)
+    return gradients(_native, x, kernel, g)
 
 
 def _shifted_sum(x, kernel):
@@ -78,7 +78,8 @@ def _cpu_gradients(x, kernel, g):
         return total + taps.reshape(kernel.shape), None
 
     grad_kernel = jax.lax.scan(of_example, jnp.zeros_like(wide(kernel)), (padded, g))[0]
-    return _shifted_sum(g, jnp.flip(kernel, (0, 1))), grad_kernel.astype(kernel.dtype)
+    grad_kernel = grad_kernel if kernel.dtype == grad_kernel.dtype else rounded(grad_kernel)
+    return _shifted_sum(g, jnp.flip(kernel, (0, 1))), grad_kernel
 
 
 def _sum(products):

@@ -19,7 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from genflow.core import Params
-from genflow.networks.precision import matmul_precision, precise
+from genflow.networks.precision import matmul_precision, precise, wide_products
 
 BLOCKS, BLOCK = 4, 128  # a masked product has at most so many blocks a side, of at least so many units
 
@@ -195,7 +195,9 @@ def masked_product(
         h, kernel = saved[0], saved[1] * allowed
         with jax.default_matmul_precision(precision):
             grad_h = [g[:, start:] @ kernel[a:b, start:].T for a, b, start in rows]
-            grad_kernel = [jnp.pad(_outer(h[:, a:b], g[:, start:]), ((0, 0), (start, 0))) for a, b, start in rows]
+            grad_kernel = [
+                jnp.pad(wide_products(_outer)(h[:, a:b], g[:, start:]), ((0, 0), (start, 0))) for a, b, start in rows
+            ]
         return jnp.concatenate(grad_h, axis=1), jnp.concatenate(grad_kernel, axis=0) * allowed
 
     product.defvjp(lambda h, kernel: (product(h, kernel), (h, kernel)), backward)

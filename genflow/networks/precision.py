@@ -7,7 +7,9 @@ whatever it is, so all that bijectors, likelihoods, losses and optimizers do is,
 * `tensorfloat32`: matrix products and convolutions of networks, and their gradients, may round operands to 10 bits.
 
 Inside networks in bfloat16, what is sensitive is float32 all the same: statistics of normalizations, attention weights,
-sums over pixels, norms of weights, cells of LSTMs, embedded times, and sums in gradients.
+sums over pixels, norms of weights, cells of LSTMs, embedded times, and sums in gradients: over examples and pixels, on
+one device and over those that share the batch, and over the steps of a scan. What several uses of one array add to its
+gradient is added in bfloat16; so is, over devices, the gradient of a gradient penalty.
 
 Reference: Micikevicius et al. (2018), Mixed precision training, arXiv:1710.03740; Kalamkar et al. (2019), A study of
 bfloat16 for deep learning training, arXiv:1905.12322.
@@ -33,6 +35,7 @@ AS_THEY_ARE = ("key", "state", "like", "cache", *STATIC)
 INPUTS = ("x", "cond")
 REPEATING = ("broadcast_in_dim", "gather")  # the gradients of their first operand are sums
 ELEMENTWISE = ("add", "sub", "mul", "div", "max", "min", "pow")  # so are theirs, where shapes differ
+PRODUCTS = {"dot_general": jax.lax.dot_general_p, "conv_general_dilated": jax.lax.conv_general_dilated_p}
 _current = contextvars.ContextVar("network_precision", default="float32")
 
 
@@ -104,6 +107,45 @@ def inner_dtype(x: Array, kernel: Array) -> jnp.dtype:
     return kernel.dtype if kernel.dtype == jnp.bfloat16 else x.dtype
 
 
+def rounded(total: Array) -> Array:
+    """A sum over examples as bfloat16. XLA moves a mere cast to what each device adds, but not `reduce_precision`."""
+    return jax.lax.reduce_precision(total, 8, 7).astype(jnp.bfloat16)
+
+
+@jax.custom_vjp
+def _summed(a):
+    """The bfloat16 array as float32; its gradient is a sum."""
+    return wide(a)
+
+
+_summed.defvjp(lambda a: (wide(a), None), lambda _, g: (rounded(g),))
+
+
+def wide_products(function: Callable) -> Callable:
+    """The function, whose products of bfloat16 arrays leave in float32 and whose results are rounded at the end.
+
+    The numbers are the same on one device. What several devices add up, they add in float32: a compiler puts that sum
+    where the product leaves.
+
+    Args:
+      function: (arrays) -> array, which does nothing with products but move their entries.
+    """
+
+    def run(*arrays):
+        if not all(map(_is_narrow, arrays)):
+            return function(*arrays)
+        return rounded(rewritten(function, _leaving_wide)(*arrays))
+
+    return run
+
+
+def gradients(product: Callable, x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+    """Those of x and of the kernel, the latter as a sum in float32, given that of product(x, kernel)."""
+    grad_x = jax.vjp(lambda x: product(x, kernel), x)[1](g)[0]
+    grad_kernel = wide_products(lambda x, kernel, g: jax.vjp(lambda k: product(x, k), kernel)[1](g)[0])
+    return grad_x, grad_kernel(x, kernel, g)
+
+
 def matmul_precision() -> str | None:
     """That of matrix products here, for a derivative that is traced elsewhere (`jax.default_matmul_precision`)."""
     return jax.config.jax_default_matmul_precision
@@ -157,11 +199,51 @@ def _with_wide_sums(name, params, do, operands):
     The values are the same, being rounded already; the way there and back is what differentiation sees.
     """
     if name in REPEATING and _is_narrow(operands[0]):
-        return [out.astype(jnp.bfloat16) for out in do([wide(operands[0]), *operands[1:]])]
+        return [out.astype(jnp.bfloat16) for out in do([_summed(operands[0]), *operands[1:]])]
     if name in ELEMENTWISE and any(map(_is_narrow, operands)):
         shape = jnp.broadcast_shapes(*(jnp.shape(a) for a in operands))
         operands = [_repeated(a, shape) for a in operands]
+    if name == "convert_element_type" and _is_narrow(operands[0]) and params["new_dtype"] == jnp.float32:
+        return [_summed(operands[0])]
+    if name == "scan" and "num_consts" in params:  # JAX 0.12 has another form: there they stay bfloat16
+        num = params["num_consts"]  # their gradients are sums over the steps
+        operands = [_summed(a) if _is_narrow(a) else a for a in operands[:num]] + operands[num:]
+    if name in PRODUCTS and all(map(_is_narrow, operands)) and not _is_batched(name, params):
+        return [_with_wide_gradient(name, lambda *factors: do(factors)[0])(*operands)]
     return do(operands)
+
+
+def _is_batched(name, params):
+    """Of two activations: a kernel is shared by the examples."""
+    return name == "dot_general" and any(params["dimension_numbers"][1])
+
+
+def _with_wide_gradient(name, product):
+    wrapped = jax.custom_vjp(product)
+    wrapped.defvjp(lambda *factors: (product(*factors), factors), functools.partial(_both_gradients, name, product))
+    return wrapped
+
+
+def _both_gradients(name, product, saved, g):
+    """A matrix on the right is the kernel; where it is none (`jnp.einsum` swaps them), the left factor may be it."""
+    if name != "dot_general" or saved[1].ndim == 2:
+        return gradients(product, *saved, g)
+    left = gradients(lambda b, a: product(a, b), *saved[::-1], g)[1]
+    return left, gradients(product, *saved, g)[1]
+
+
+def _leaving_wide(name, params, do, operands):
+    """The derivative of this derivative is that of the narrow product."""
+    if name not in PRODUCTS or not all(map(_is_narrow, operands)):
+        return do(operands)
+    wanted = params | {"preferred_element_type": jnp.dtype(jnp.float32)}
+    product = jax.custom_vjp(lambda *factors: PRODUCTS[name].bind(*factors, **wanted))
+
+    def backward(saved, g):
+        return jax.vjp(lambda *factors: do(factors)[0], *saved)[1](g.astype(jnp.bfloat16))
+
+    product.defvjp(lambda *factors: (product(*factors), factors), backward)
+    return [product(*operands)]
 
 
 def _is_narrow(a):
@@ -171,4 +253,4 @@ def _is_narrow(a):
 def _repeated(a, shape):
     if jnp.shape(a) == shape or not isinstance(a, jax.core.Tracer) or not _is_narrow(a):
         return a
-    return jnp.broadcast_to(wide(a), shape).astype(a.dtype)
+    return jnp.broadcast_to(_summed(a), shape).astype(a.dtype)

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, DebugInfo, DropVar, Jaxpr, Literal, jaxpr_as_fun
 
 Rule = Callable  # (name of an operation, its parameters, what does it: operands -> outputs, operands) -> outputs
@@ -53,8 +54,23 @@ def _evaluate(closed, operands, rule):
 def _bound(equation, rule, operands):
     if equation.primitive.name.startswith("custom_"):
         return _as_it_is(equation, operands)
-    out = equation.primitive.bind(*operands, **{name: _inside(value, rule) for name, value in equation.params.items()})
+    params = {name: _inside(value, rule) for name, value in equation.params.items()}
+    if equation.primitive.name == "scan" and "num_consts" in params:
+        params["jaxpr"] = _body(equation.params, rule, operands)
+    out = equation.primitive.bind(*operands, **params)
     return out if equation.primitive.multiple_results else [out]
+
+
+def _body(params, rule, operands):
+    """Of a scan, of whose constants the rule may have changed the dtype: the body brings them back to their own."""
+    inner, num = params["jaxpr"], params["num_consts"]
+    given = [jax.ShapeDtypeStruct(jnp.shape(a), jnp.result_type(a)) for a in operands[:num]]
+
+    def body(*arguments):
+        pairs = zip(arguments, inner.in_avals, strict=True)
+        return _evaluate(inner, [a if a.dtype == aval.dtype else a.astype(aval.dtype) for a, aval in pairs], rule)
+
+    return jax.make_jaxpr(body)(*given, *inner.in_avals[num:])
 
 
 def _as_it_is(equation, operands):
