@@ -1,5 +1,6 @@
 """A configuration made real: data, model, optimizers, mesh, and the batches of every step."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 from genflow import data, models
 from genflow.core import Batch, Key, Model, Spec
 from genflow.data import Dataset
+from genflow.data.dataset import rows
 from genflow.errors import UserError
 from genflow.evaluate import Place, check_importance
 from genflow.networks.precision import network_precision
@@ -104,8 +106,8 @@ def make_feed(experiment: Experiment) -> Feed:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), DATA_STREAM), step)
         return change(key, batch)
 
-    def entries(step, count, rows):
-        steps = [rows(min(step + i, step + count - 1)) for i in range(size)]
+    def entries(step, count, read):
+        steps = [read(min(step + i, step + count - 1)) for i in range(size)]
         stacked = jax.tree.map(lambda *a: np.stack(a), *steps)
         return jax.tree.map(lambda a: put_rows(mesh, a, batch_size, 1), stacked)
 
@@ -113,16 +115,28 @@ def make_feed(experiment: Experiment) -> Feed:
         return data.batch_indices(seed, step, num, batch_size).astype(np.int32)[held]
 
     if placement(experiment) == "device":
-        arrays = {name: put(a, replicated(mesh)) for name, a in experiment.train.arrays.items()}
+        kept = {name: a.reshape(kept_shape(experiment.train, a.shape)) for name, a in experiment.train.arrays.items()}
+        arrays = {name: put(a, replicated(mesh)) for name, a in kept.items()}
 
         def gather(step, arrays, index):
-            return transformed(step, experiment.train.gather(arrays, index))
+            batch = experiment.train.gather(arrays, index)
+            if experiment.train.gather is rows:
+                batch |= {"x": batch["x"].reshape(len(index), *experiment.spec.shape)}
+            return transformed(step, batch)
 
         return Feed(arrays, lambda step, count: entries(step, count, indices), gather)
     read = (
         _reader(experiment, held) if placement(experiment) == "stream" else lambda s: experiment.train.fetch(indices(s))
     )
     return Feed({}, lambda step, count: entries(step, count, read), lambda step, _, batch: transformed(step, batch))
+
+
+def kept_shape(train: Dataset, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """That of an array of the training part on a device: a row for each example.
+
+    TPUs pad the last two dimensions of an array, and would hold an image of 3 channels as one of 128.
+    """
+    return (shape[0], math.prod(shape[1:])) if train.gather is rows and len(shape) > 2 else shape
 
 
 def _reader(experiment, held):

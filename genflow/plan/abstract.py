@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from genflow import data, models
 from genflow.data.published import described, is_published
 from genflow.errors import UserError
-from genflow.experiment import DEVICE_SHARE, ON_CPU_BYTES, Experiment, abstract_state, make_feed, trace_call
+from genflow.experiment import DEVICE_SHARE, ON_CPU_BYTES, Experiment, abstract_state, kept_shape, make_feed, trace_call
 from genflow.networks.precision import network_precision
 from genflow.optimizers import make_optimizers
 from genflow.sharding import AXES, batch_sharding, check_batch, replicated
@@ -102,7 +102,8 @@ def _fed(experiment, arrays, batch):
     steps, by_row = config.train.steps_per_call, batch_sharding(mesh, 1)
     if config.data.placement == "device":
         index = jax.ShapeDtypeStruct((steps, config.data.batch_size), np.int32, sharding=by_row)
-        return _on(replicated(mesh), arrays), index
+        kept = {k: jax.ShapeDtypeStruct(kept_shape(experiment.train, a.shape), a.dtype) for k, a in arrays.items()}
+        return _on(replicated(mesh), kept), index
     stacked = {k: jax.ShapeDtypeStruct((steps, *a.shape), a.dtype) for k, a in batch.items()}
     return {}, _on(by_row, stacked)
 
