@@ -35,6 +35,6 @@ def get_config(arg=""):
     c.sample.temperatures = (1.0,)
     c.checkpoint.every = 10_000
     if common.is_debug(arg):
-        common.debug(c, "digits", width=4, multipliers=(1, 2), blocks=1, attention=(4,))
+        common.debug(c, "digits", width=4, multipliers=(1,), blocks=1, attention=(8,))
         c.model.update(num_steps=8, sampler_steps=4)
     return c

@@ -37,6 +37,6 @@ def get_config(arg=""):
     c.sample.temperatures = (1.0,)
     c.checkpoint.every = 10_000
     if common.is_debug(arg):
-        tiny = {"width": 4, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "heads": 1}
+        tiny = {"width": 4, "multipliers": (1,), "blocks": 1, "attention": (8,), "heads": 1}
         common.debug(c, "synthetic:8x8x3", sampler_steps=3, rtol=1e-2, atol=1e-2, **tiny)
     return c

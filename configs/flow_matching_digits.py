@@ -30,5 +30,5 @@ def get_config(arg=""):
     c.eval.select = "last"
     c.sample.temperatures = (0.0, 0.7, 1.0)
     if common.is_debug(arg):
-        common.debug(c, width=4, sampler_steps=3, rtol=1e-2, atol=1e-2)
+        common.debug(c, width=4, multipliers=(1,), attention=(8,), sampler_steps=3, rtol=1e-2, atol=1e-2)
     return c

@@ -33,6 +33,6 @@ def get_config(arg=""):
     c.sample.temperatures = (1.0,)
     c.checkpoint.every = 5_000
     if common.is_debug(arg):
-        tiny = {"width": 4, "multipliers": (1, 2), "dilations": (1, 1), "blocks": 1}
+        tiny = {"width": 4, "multipliers": (1,), "dilations": (1,), "blocks": 1}
         common.debug(c, "synthetic:8x8x3", levels=3, sampler_steps=3, **tiny)
     return c

@@ -27,5 +27,5 @@ def get_config(arg=""):
     c.eval.baselines = False
     c.sample.temperatures = ()
     if common.is_debug(arg):
-        common.debug(c, levels=3, sampler_steps=3, width=4, multipliers=(1,), dilations=(1,))
+        common.debug(c, levels=2, sampler_steps=2, width=4, multipliers=(1,), dilations=(1,))
     return c

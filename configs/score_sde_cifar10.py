@@ -36,6 +36,6 @@ def get_config(arg=""):
     c.checkpoint.every = 10_000
     c.sample.temperatures = (1.0,)
     if common.is_debug(arg):
-        tiny = {"width": 4, "multipliers": (1, 2), "blocks": 1, "attention": (2,)}
+        tiny = {"width": 4, "multipliers": (1,), "blocks": 1, "attention": (4,)}
         common.debug(c, "synthetic:4x4x3", sampler_steps=3, rtol=1e-2, atol=1e-2, **tiny)
     return c

@@ -33,7 +33,7 @@ def case(name, transform):
     x = jax.random.normal(jax.random.key(0), (B, dims))
     cond = jax.random.normal(jax.random.key(1), (B, cond_dims)) if cond_dims else None
     params, _ = bijector.init(jax.random.key(2), x, cond)
-    return bijector, perturbed(params, jax.random.key(3), 0.3 if name != "blocks" else 0.03), x, cond
+    return bijector, perturbed(params, 3, 0.3 if name != "blocks" else 0.03), x, cond
 
 
 def inverse_in_dims_passes(bijector, params, z, cond):
@@ -90,7 +90,7 @@ def test_the_triangle_follows_the_order():
     order = (2, 0, 3, 1)
     bijector = bj.gaussian_autoregressive(made((16,), jnp.tanh), order)
     x = jax.random.normal(jax.random.key(0), (B, 4))
-    params = perturbed(bijector.init(jax.random.key(1), x)[0], jax.random.key(2), 0.5)
+    params = perturbed(bijector.init(jax.random.key(1), x)[0], 2, 0.5)
     jacobian = np.asarray(jax.jacrev(lambda x: bijector.forward(params, x[None])[0][0])(x[0]))
     sees = jacobian != 0
     for place, dim in enumerate(order):
@@ -107,7 +107,7 @@ def test_the_first_dimension_of_a_conditional_flow_depends_on_the_condition():
 def test_a_flow_with_an_inverse_autoregressive_layer_samples_in_one_pass():
     layer = bj.masked_autoregressive(bj.gaussian(), made((8,)))
     inverted, x = bj.invert(layer), jax.random.normal(jax.random.key(0), (B, 5))
-    params = perturbed(inverted.init(jax.random.key(1), x)[0], jax.random.key(2), 0.3)
+    params = perturbed(inverted.init(jax.random.key(1), x)[0], 2, 0.3)
     assert "while" in str(jax.make_jaxpr(inverted.forward)(params, x)) or "scan" in str(
         jax.make_jaxpr(inverted.forward)(params, x)
     )
@@ -146,7 +146,7 @@ def test_samples_stay_finite_where_free_log_scales_overflow():
     x = jax.random.normal(jax.random.key(0), (64, 21))
     stack = bj.repeat(bj.chain(bj.masked_autoregressive(bj.gaussian(), made((64, 64))), bj.flip()), 10)
     params, _ = stack.init(jax.random.key(1), x)
-    samples = jax.jit(stack.inverse)(perturbed(params, jax.random.key(2), 0.3), x)[0]
+    samples = jax.jit(stack.inverse)(perturbed(params, 2, 0.3), x)[0]
     assert np.isfinite(np.asarray(samples)).all()
 
 
@@ -155,7 +155,7 @@ def test_samples_stay_finite_where_free_log_scales_overflow():
 )
 def test_dropout_happens_where_a_key_is_given(build_network):
     network, x = build_network(), jax.random.normal(jax.random.key(0), (B, 4))
-    params = perturbed(network.init(jax.random.key(1), x), jax.random.key(2), 0.5)
+    params = perturbed(network.init(jax.random.key(1), x), 2, 0.5)
     plain, same = (np.asarray(network.apply(params, x)) for _ in range(2))
     draws = [np.asarray(network.apply(params, x, None, jax.random.key(i))) for i in (0, 0, 1)]
     np.testing.assert_array_equal(plain, same)

@@ -58,7 +58,8 @@ def made(name, num=2):
     x = jax.random.randint(jax.random.key(0), (num, *row.sites), 0, row.bins)
     cond = jax.random.normal(jax.random.key(1), (num, row.cond_dims)) if row.cond_dims else None
     params = jax.jit(row.network.init)(jax.random.key(2), x, cond)
-    return row, perturbed(params, jax.random.key(3), 0.5), x, cond
+    # with this seed no path of a network of four channels dies in its rectifiers: all that may depend does
+    return row, perturbed(params, 26, 0.5), x, cond
 
 
 def draw(row):
@@ -76,9 +77,12 @@ def evaluated(name):
     """What the properties need, compiled once: outputs, their change under changes of x and cond, steps."""
     row, params, x, cond = made(name)
     L = row.sites[0]
+    one = np.asarray(x[:1])
+    changes = [one + k * (np.arange(L) == j)[:, None] for j in range(L) for k in range(1, min(row.bins, 4))]
+    rows = (np.concatenate(changes) % row.bins).astype(x.dtype)
 
     @jax.jit
-    def everything(params, x, cond):
+    def everything(params, x, cond, rows):
         raw = row.network.apply(params, x, cond)
 
         def one_step(cache, i):
@@ -86,14 +90,12 @@ def evaluated(name):
             return cache, raw
 
         steps = jax.lax.scan(one_step, row.network.start(params, x.shape[0], cond), jnp.arange(L))[1]
-        changes = [(x[:1].at[:, j].add(k) % row.bins) for j in range(L) for k in range(1, min(row.bins, 4))]
         same = None if cond is None else cond[:1]
-        rows = jnp.concatenate(changes)
         moved = row.network.apply(params, rows, None if same is None else jnp.repeat(same, len(rows), 0)) - raw[:1]
         other = None if cond is None else row.network.apply(params, x, cond + 1) - raw
         return raw, steps.swapaxes(0, 1), moved, other
 
-    raw, steps, moved, other = everything(params, x, cond)
+    raw, steps, moved, other = everything(params, x, cond, rows)
     sees = np.abs(np.asarray(moved)).reshape(L, -1, L, raw.shape[-1]).max((1, 3)).T  # [output, input]
     return np.asarray(raw), np.asarray(steps), sees, other
 

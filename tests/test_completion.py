@@ -24,7 +24,7 @@ def enumerated():
     model = build({"name": "markov", "order": 4, "widths": (8,)}, SPEC)
     events = jnp.array(list(itertools.product((0, 1), repeat=6)), jnp.uint8).reshape(-1, *SPEC.shape)
     params, state = model.init(jax.random.key(0), {"x": events})
-    params = perturbed(params, jax.random.key(1), 1.0)
+    params = perturbed(params, 1, 1.0)
     log_probs = np.asarray(jax.jit(model.log_prob)(params, state, None, {"x": events}), np.float64)
     return model, params, state, np.asarray(events), np.exp(log_probs)
 

@@ -18,6 +18,7 @@ from genflow import cli, models, schema, workdir
 from genflow.data.densities import DENSITIES
 from genflow.experiment import assemble, initializer, make_feed
 from genflow.metrics import read_rows
+from genflow.plan import topology
 from genflow.report.text import RULE
 from genflow.step import make_call, make_step
 
@@ -38,7 +39,7 @@ DRAWN = ("synthetic:", "target:", "trajectories:")
 RECORD = set(
     "name paper expect command config_hash model receptive_field data bound unit split num_examples value "
     "standard_error abilities baselines validation steps best_step importance_samples seed git_revision versions "
-    "hardware wall_seconds seconds images_per_second skipped_updates rollbacks nonfinite_samples diagnostics "
+    "hardware wall_seconds seconds goodput images_per_second skipped_updates rollbacks nonfinite_samples diagnostics "
     "diagnostics_heading params_sha256 num_parameters created_utc".split()
 )
 TRAIN_ROW = {"step", "split", "time_utc", "loss", "grad_norm", "skipped", "skipped_in_a_row", "images_per_second"}
@@ -58,13 +59,15 @@ def strict_json(text):
 @pytest.mark.parametrize("name", FILES)
 def test_docstring_says_paper_command_and_expectation(name):
     doc = ast.get_docstring(ast.parse(FILES[name].read_text()))
-    found = {word: cli.entry(doc, word) for word in ("Paper", "Run", "Expect")}
+    found = {word: cli.entry(doc, word) for word in ("Paper", "Run", "Slice", "Expect")}
     assert all(found.values()), found
     assert re.search(r"[A-Z]\w+.* \((19|20)\d\d\)", found["Paper"])
     assert len(doc.splitlines()[0]) > 20
     program, script, *words = shlex.split(found["Run"])
     assert (program, script, words[0]) == ("python", "main.py", f"--config=configs/{name}.py")
     config = cli.parse(["main.py", *words])
+    slice_size = topology.parse(found["Slice"]).chips
+    assert config.data.batch_size % slice_size == config.eval.batch_size % slice_size == 0
     assert config.name == name
     assert (config.paper, config.expect) == (found["Paper"], found["Expect"])
 

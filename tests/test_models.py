@@ -83,7 +83,7 @@ TABLE = {
     "ffjord_mlp": ({"name": "ffjord_mlp", "widths": (8,)} | GIVEN, LABELLED_POINTS),
     "flow_matching": (MATCHING | {"latent_noise": 1.0, "coupling": "optimal_transport"}, POINTS),
     "flow_matching, images": (
-        MATCHING | UNET | {"path": "trigonometric", "heads": 1} | LOOSE | GIVEN,
+        MATCHING | UNET | {"path": "trigonometric", "heads": 1} | {"multipliers": (1,), "attention": (4,)} | LOOSE | GIVEN,
         LABELLED,
     ),
     "flowpp": (FLOWPP | {"dropout": 0.0} | GIVEN, LABELLED),
@@ -183,7 +183,7 @@ def made(name, num=8):
     batch = {"x": x} | ({"label": jnp.arange(num) % spec.num_classes} if spec.num_classes else {})
     batch |= {"cond": jax.random.normal(jax.random.key(5), (num, spec.cond_dims))} if spec.cond_dims else {}
     params, state = jax.jit(model.init)(jax.random.key(1), batch)
-    params = perturbed(params, jax.random.key(2), 0.03)
+    params = perturbed(params, 2, 0.03)
     return model, spec, params, normalized(model, params, state, jax.random.key(3)), batch
 
 

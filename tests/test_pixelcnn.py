@@ -23,7 +23,7 @@ def sees(name, rows, columns, channels, blocks):
     """Whether d raw_i / d x_j differs from zero, [L, L]; summed over images, in which different ReLUs are active."""
     network = getattr(networks, name)(columns, channels, 4, 8 * channels, blocks, 8 * channels)(2)
     x = 3 * jax.random.uniform(jax.random.key(0), (8, rows * columns * channels, 1))
-    params = perturbed(jax.jit(network.init)(jax.random.key(1), x), jax.random.key(2), 0.3)
+    params = perturbed(jax.jit(network.init)(jax.random.key(1), x), 2, 0.3)
     jacobian = jax.jit(jax.jacrev(lambda x: network.apply(params, x).sum((0, 2))))(x)
     return np.abs(np.asarray(jacobian)).sum((1, 3)) > 0
 

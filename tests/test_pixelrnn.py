@@ -17,7 +17,7 @@ def field(layer, layers):
     """[H, W]: whether the output at (ROW, COLUMN) depends on a pixel."""
     network = pixelrnn((H, W, 1), 4, layer, 8, layers)(4)
     x = jax.random.uniform(jax.random.key(0), (1, H * W, 1), maxval=3.0)
-    params = perturbed(network.init(jax.random.key(1), x), jax.random.key(2), 0.5)
+    params = perturbed(network.init(jax.random.key(1), x), 2, 0.5)
     gradient = jax.jit(jax.grad(lambda x: network.apply(params, x)[0, ROW * W + COLUMN].sum()))(x)
     return np.asarray(gradient).reshape(H, W) != 0
 

@@ -53,7 +53,7 @@ def test_a_network_is_a_contraction_whatever_its_parameters(network, shape):
 
     @jax.jit
     def slopes(x):
-        params = perturbed(net.init(jax.random.key(1), x), jax.random.key(2), 5.0)
+        params = perturbed(net.init(jax.random.key(1), x), 2, 5.0)
         free = jax.jacrev(lambda one: net.apply(params, one[None])[0])
         bounded = jax.jacrev(lambda one: net.apply(net.constrain(params, x), one[None])[0])
         size = x[0].size
@@ -121,7 +121,7 @@ def test_the_gradient_through_the_inverse_is_that_of_finite_differences():
     with jax.enable_x64(True):
         bijector = bj.residual(lipschitz_mlp((4,), 0.9))
         z, cond = (jax.random.normal(jax.random.key(i), (2, d), jnp.float64) for i, d in ((0, 3), (1, 2)))
-        params = perturbed(bijector.init(jax.random.key(2), z, cond)[0], jax.random.key(3), 0.5)
+        params = perturbed(bijector.init(jax.random.key(2), z, cond)[0], 3, 0.5)
         direction = jax.tree.map(
             lambda a: jnp.cos(jnp.arange(a.size, dtype=a.dtype)).reshape(a.shape), (params, z, cond)
         )
@@ -145,7 +145,7 @@ def test_remat_gives_the_gradients_of_store_from_the_same_key():
     def gradient(memory):
         bijector = bj.repeat(bj.residual(lipschitz_mlp((4,), 0.9), bj.power_series()), 2, memory)
         x = jax.random.normal(jax.random.key(0), (3, 3))
-        params = perturbed(bijector.init(jax.random.key(1), x)[0], jax.random.key(2), 0.3)
+        params = perturbed(bijector.init(jax.random.key(1), x)[0], 2, 0.3)
 
         def loss(params):
             z, log_det = bijector.forward(params, x, None, jax.random.key(3))

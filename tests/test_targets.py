@@ -32,7 +32,7 @@ def made(name="double_well", scale=0.1, **weights):
     model = build(SMALL | {"target": name} | weights, Spec(name, (target(name).dims,), None))
     x = jnp.asarray(drawn(name)[:256], jnp.float32)
     params, _ = jax.jit(model.init)(jax.random.key(0), {"x": x})
-    return model, perturbed(params, jax.random.key(1), scale), {"x": x}
+    return model, perturbed(params, 1, scale), {"x": x}
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -61,7 +61,7 @@ def test_a_step_gives_what_the_full_pass_gives_at_its_position(cond_dims):
     with jax.enable_x64(True):
         x, network = draw(BATCH, TOKENS, CHANNELS), CAUSAL(3)
         cond = draw(BATCH, cond_dims, seed=1) if cond_dims else None
-        params = perturbed(network.init(jax.random.key(2), x, cond), jax.random.key(3), 0.3)
+        params = perturbed(network.init(jax.random.key(2), x, cond), 3, 0.3)
         step = jax.jit(network.step)
         cache, full = network.init_cache(params, BATCH), network.apply(params, x, cond)
         for i in range(TOKENS):
@@ -85,7 +85,7 @@ def test_a_step_costs_one_token():
 def test_the_cached_inverse_is_the_naive_one(cond_dims):
     z = draw(BATCH, TOKENS, CHANNELS, dtype=jnp.float32)
     cond = draw(BATCH, cond_dims, dtype=jnp.float32, seed=1) if cond_dims else None
-    params = perturbed(BLOCK.init(jax.random.key(2), z, cond)[0], jax.random.key(3), 0.3)
+    params = perturbed(BLOCK.init(jax.random.key(2), z, cond)[0], 3, 0.3)
 
     @jax.jit
     def one_more_token(x):
@@ -105,7 +105,7 @@ def test_the_cached_inverse_is_the_naive_one(cond_dims):
 def test_parameters_of_a_token_depend_on_the_tokens_before_it_only():
     with jax.enable_x64(True):
         x = draw(BATCH, TOKENS, CHANNELS)
-        params = perturbed(BLOCK.init(jax.random.key(2), x)[0], jax.random.key(3), 0.3)
+        params = perturbed(BLOCK.init(jax.random.key(2), x)[0], 3, 0.3)
         jacobian = np.asarray(jax.jit(jax.jacrev(lambda x: BLOCK.forward(params, x)[0]))(x))[0, :, :, 0]
         strength = np.abs(jacobian).sum((1, 3))
         np.testing.assert_array_equal(strength > 1e-9, np.tril(np.ones((TOKENS, TOKENS), bool)))
@@ -119,7 +119,7 @@ def test_samples_are_finite_for_wild_weights():
     z = draw(16, TOKENS, CHANNELS, dtype=jnp.float32)
     params, inverse = stack.init(jax.random.key(2), z)[0], jax.jit(stack.inverse)
     for scale in (0.3, 1.0, 100.0):
-        x, log_det = inverse(perturbed(params, jax.random.key(3), scale), z)
+        x, log_det = inverse(perturbed(params, 3, scale), z)
         assert np.isfinite(np.asarray(x)).all()
         assert np.isfinite(np.asarray(log_det)).all()
 

@@ -33,10 +33,9 @@ def of_gaussian(name, dims=2, components=3):
 
     @jax.jit
     def init(key):
-        params = {"inference": q.init(key, X), "generation": {"prior": p.init(key, X, jnp.zeros((3, dims)))}}
-        return perturbed(params, key, 0.5 if name == "mixture" else 0.2)
+        return {"inference": q.init(key, X), "generation": {"prior": p.init(key, X, jnp.zeros((3, dims)))}}
 
-    params = init(jax.random.key(1))
+    params = perturbed(init(jax.random.key(1)), 1, 0.5 if name == "mixture" else 0.2)
     if name == "mixture":
         params["generation"]["prior"]["logits"] = jnp.array([0.0, 1.0, 3.0])
     return q, p, params
@@ -79,7 +78,7 @@ def test_the_density_of_a_draw_is_a_change_of_variables(name):
 
         @jax.jit
         def everything(x):
-            params = perturbed(q.init(jax.random.key(1), x), jax.random.key(2), 0.4)
+            params = perturbed(q.init(jax.random.key(1), x), 2, 0.4)
             e = q.evidence(params, x)
             start, *context = (e,) if name == "gaussian" else e
 
@@ -135,7 +134,7 @@ def test_an_autoregressive_observation_draws_what_its_mass_says():
 
     @jax.jit
     def everything(h):
-        params = perturbed(seen.init(jax.random.key(1), h, events), jax.random.key(2), 0.5)
+        params = perturbed(seen.init(jax.random.key(1), h, events), 2, 0.5)
         mass = jnp.exp(seen.log_prob(params, jnp.repeat(h, 4, axis=0), jnp.tile(events, (2, 1, 1, 1))))
         draws = seen.sample(params, jax.random.key(3), jnp.repeat(h, 2000, axis=0))
         return mass.reshape(2, 4), draws.reshape(2, 2000, 2), seen.mean(params, h).reshape(2, 2)
@@ -162,7 +161,7 @@ def test_the_loss_weighs_and_floors_the_kl(objective, floor, weights):
 
     @jax.jit
     def everything(x, key, examples):
-        params = perturbed(model.init(jax.random.key(5), {"x": x})[0], jax.random.key(8))
+        params = perturbed(model.init(jax.random.key(5), {"x": x})[0], 8)
         state = {"examples": examples}
         drawn = model.latent.infer(params, state, key, {"x": x})
         other = model.latent.infer(params, state, jax.random.key(7), {"x": x})

@@ -24,7 +24,7 @@ def test_recomputing_blocks_changes_nothing(name):
     batch = {"x": jax.random.randint(jax.random.key(0), (2, *BINARY.shape), 0, 2)}
     models = [build(ONE_SIDE[name] | {"memory": memory}, BINARY) for memory in ("store", "remat")]
     params, state = jax.jit(models[0].init)(jax.random.key(1), batch)
-    params = perturbed(params, jax.random.key(3), 0.1)
+    params = perturbed(params, 3, 0.1)
 
     @jax.jit
     def gradients(params):
@@ -105,11 +105,11 @@ def test_every_level_has_its_own_temperature():
 
 def flow(width=5, channels=2):
     """(parameters of a flow on images of 2x3 pixels, mean, log-std, context)."""
-    keys = jax.random.split(jax.random.key(0), 5)
+    keys = jax.random.split(jax.random.key(0), 4)
     mean, log_std = (jax.random.normal(k, (1, 2, 3, channels)) for k in keys[:2])
     context = jax.random.normal(keys[2], (1, 2, 3, width))
     params = masked_convs(width).init(keys[3], jnp.zeros_like(mean) + mean, context)
-    return perturbed(params, keys[4], 0.3), mean, log_std, context
+    return perturbed(params, 5, 0.3), mean, log_std, context
 
 
 def test_a_masked_convolution_sees_the_values_before_each():
