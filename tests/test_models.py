@@ -83,7 +83,7 @@ TABLE = {
     "ffjord_mlp": ({"name": "ffjord_mlp", "widths": (8,)} | GIVEN, LABELLED_POINTS),
     "flow_matching": (MATCHING | {"latent_noise": 1.0, "coupling": "optimal_transport"}, POINTS),
     "flow_matching, images": (
-        MATCHING | UNET | {"path": "trigonometric", "heads": 1} | {"multipliers": (1,), "attention": (4,)} | LOOSE | GIVEN,
+        MATCHING | UNET | {"path": "trigonometric", "heads": 1, "multipliers": (1,), "attention": (4,)} | LOOSE | GIVEN,
         LABELLED,
     ),
     "flowpp": (FLOWPP | {"dropout": 0.0} | GIVEN, LABELLED),
