@@ -172,8 +172,8 @@ def _chosen(record, figure):
 def _check(run, record, allow_changes):
     if record["name"] not in experiments():
         raise UserError(f"{run}/record.json is of {record['name']!r}; there is no configs/{record['name']}.py")
-    if record["split"] != "test":
-        raise UserError(f"{run} was scored on the {record['split']} part: resume it with --config.eval.split=test")
+    if (split := record.get("split", "test")) != "test":
+        raise UserError(f"{run} was scored on the {split} part: resume it with --config.eval.split=test")
     if not allow_changes and not re.fullmatch("[0-9a-f]{40,}", record["git_revision"]):
         found = record["git_revision"] or "no revision"
         raise UserError(f"{run} was made by {found}, which no commit holds: commit and run again, or --allow_changes")

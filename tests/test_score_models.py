@@ -319,7 +319,7 @@ def measured(question, **changes):
         log_weights=log_weights,
         diffusion=model.diffusion._replace(terms=terms, num_terms=4),
     )._replace(**changes)
-    config = Parts(model={"name": "glow"}, eval=Parts(samples_per_call=7))
+    config = Parts(model={"name": "glow"}, eval=Parts(samples_per_call=7), compute=Parts(network_precision="float32"))
     experiment = Parts(model=model, spec=spec, config=config)
     trained = Parts(experiment=experiment, params={"model": {}}, state={})
     x = np.asarray(jax.random.normal(jax.random.key(9), (question.num, 2)))
