@@ -13,8 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.neural_network import MLPClassifier
 
 from genflow.analysis.distances import Events, Features, flat
 from genflow.core import Params, Spec
@@ -58,6 +56,9 @@ def classifier(
 
     Events are scaled to the range that they have here. The same data give the same perceptron.
     """
+    from sklearn.exceptions import ConvergenceWarning  # a second of every start, if it stood above
+    from sklearn.neural_network import MLPClassifier
+
     low, span = x.min(), max(np.ptp(x), 1e-12)
     batch_size = min(BATCH, len(x))
     passes = max(UPDATES * batch_size // len(x), PASSES)

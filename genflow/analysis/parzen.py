@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 from scipy.special import logsumexp
-from sklearn.metrics import pairwise_distances_chunked
 
 from genflow.analysis.distances import Events, flat
 
@@ -47,6 +46,8 @@ def parzen(samples: Events, validation: Events, test: Events, sigmas: tuple[floa
 
 def log_densities(samples: Events, x: Events, sigmas: tuple[float, ...]) -> list[Float[np.ndarray, " N"]]:
     """Log of the mean over samples s of N(x; s, sigma^2 I), in nats, for each sigma; distances in chunks."""
+    from sklearn.metrics import pairwise_distances_chunked  # a second of every start, if it stood above
+
     samples, x = flat(samples), flat(x)
     constant = math.log(len(samples)) + x.shape[1] / 2 * math.log(2 * math.pi)
     parts = []

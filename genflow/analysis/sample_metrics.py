@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from sklearn.metrics import pairwise_distances_chunked
-from sklearn.neighbors import NearestNeighbors
 
 from genflow.analysis.distances import Features, frechet
 from genflow.analysis.features import Described
@@ -123,6 +121,9 @@ def _containing(points, centers, k) -> tuple[Int[np.ndarray, " N"], Bool[np.ndar
 
     In chunks: memory does not grow with the product of the sizes.
     """
+    from sklearn.metrics import pairwise_distances_chunked  # a second of every start, if it stood above
+    from sklearn.neighbors import NearestNeighbors
+
     if len(centers) <= k:
         raise ValueError(f"{len(centers)} features: expected more than the {k} neighbours")
     mean = centers.mean(0, dtype=np.float64)  # distances are differences of squares: about zero they lose least
