@@ -24,7 +24,7 @@ REGRESSION = Spec("regression", (2,), None, num_classes=2, cond_dims=3)
 SOUND = Spec("sound", (12,), 8, num_classes=2, cond_dims=3, sample_rate=8)
 FLOWPP = {"name": "flowpp", "width": 4, "blocks": 1, "components": 2, "heads": 1, "noise_width": 4, "noise_blocks": 1}
 REALNVP = {"name": "realnvp", "width": 4, "blocks": 1}
-JET = {"name": "jet", "patch": 2, "width": 4, "couplings": 11, "layers": 1, "heads": 1, "memory": "invert"}
+JET = {"name": "jet", "patch": 2, "width": 4, "couplings": 6, "layers": 1, "heads": 1, "memory": "invert"}
 TARFLOW = {"name": "tarflow", "patch": 2, "width": 4, "blocks": 2, "layers": 1, "heads": 2, "gaussianize": True}
 NSF = {"name": "nsf", "depth": 2, "width": 8, "blocks": 1, "bins": 4}
 MAF = {"name": "maf", "depth": 2, "widths": (8,)}
@@ -38,7 +38,7 @@ RESNET_GAN |= {"downsamplings": 1, "blocks": 1}
 IGEBM = {"name": "igebm", "width": 4, "multipliers": (1,), "blocks": 1, "steps": 3, "buffer": 16}
 JEM = {"name": "jem", "depth": 10, "width": 1, "steps": 3, "buffer": 16}
 GLOW = {"name": "glow", "levels": 2, "depth": 1, "width": 4}
-RESIDUAL = {"name": "residual_flow", "levels": 2, "depth": 1, "width": 3, "dense_width": 3}
+RESIDUAL = {"name": "residual_flow", "levels": 1, "depth": 1, "width": 3, "dense_width": 3}
 
 LOOSE = {"rtol": 1e-4, "atol": 1e-4}
 NCSN = {"name": "ncsn", "levels": 3, "sampler_steps": 3, "sigma_min": 0.1, "width": 4, "blocks": 1}
@@ -86,7 +86,7 @@ TABLE = {
         MATCHING | UNET | {"path": "trigonometric", "heads": 1, "multipliers": (1,), "attention": (4,)} | LOOSE | GIVEN,
         LABELLED,
     ),
-    "flowpp": (FLOWPP | {"dropout": 0.0} | GIVEN, LABELLED),
+    "flowpp": (FLOWPP | {"dropout": 0.0, "memory": "store"} | GIVEN, LABELLED),
     "gan": (GAN | {"pieces": 2, "dequantize": True}, IMAGES),
     "gan, minimax, vectors": (GAN | {"loss": "minimax", "pieces": 1, "prior": "normal"} | GIVEN, LABELLED_POINTS),
     "glow": (GLOW, IMAGES),
