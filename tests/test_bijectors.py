@@ -137,14 +137,14 @@ UNIT_INTERVAL = ("histogram_gaussianization", "logit")  # defined on [-1/2, 1/2)
 def perturbed(params, seed, scale=0.05):
     """Noise on every trainable leaf: zero-initialized layers would pass every test as identities.
 
-    It is numpy's: a program of its own for the shape of every leaf costs more to compile than what it is needed for.
+    It is numpy's, put and not converted: a program for the shape of every leaf costs more than what it is needed for.
     """
     weights, constants = partition(params)
     random = np.random.default_rng(seed)
 
     def noisy(a):
         noise = (scale * random.normal(size=a.shape)).astype(a.dtype)
-        return a + noise if isinstance(a, jax.core.Tracer) else jnp.asarray(np.asarray(a) + noise)
+        return a + noise if isinstance(a, jax.core.Tracer) else jax.device_put(np.asarray(a) + noise)
 
     return combine(jax.tree.map(noisy, weights), constants)
 

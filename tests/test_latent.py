@@ -33,7 +33,7 @@ KL_OF_THE_DRAW = {
 
 def halved(a):
     """By numpy, as `perturbed` adds its noise."""
-    return jnp.asarray(np.asarray(a) / 2) if is_trainable(a) else a
+    return jax.device_put(np.asarray(a) / 2) if is_trainable(a) else a
 
 
 def small(name):

@@ -130,8 +130,7 @@ TABLE = {
     "pixelcnnpp": (PIXELCNNPP | {"stages": 2} | GIVEN, LABELLED),
     "rbm": (RBM, BINARY),
     "rbm, Gaussian, annealed": (RBM | {"hidden": 21, "visible": "gaussian", "persistent": False}, IMAGES),
-    "realnvp": (REALNVP, IMAGES),
-    "realnvp, conditional": (REALNVP | {"memory": "remat"} | GIVEN, LABELLED),
+    "realnvp": (REALNVP | {"memory": "remat"} | GIVEN, LABELLED),
     "residual_flow": (RESIDUAL | GIVEN, LABELLED),
     "residual_mlp_flow": ({"name": "residual_mlp_flow", "depth": 2, "widths": (8,)} | GIVEN, LABELLED_POINTS),
     "resnet_gan, projection": (RESNET_GAN | GIVEN, LABELLED),
@@ -206,8 +205,9 @@ def evaluated(name):
                 return loss(params | {group: combine(weights, constants)}, state, key, batch)
 
             losses[group] = jax.value_and_grad(objective, has_aux=True)(weights)
-        back = model.encode and model.decode(params, state, model.encode(params, state, None, batch), batch)
-        return losses, back
+        if not _encodes(model):
+            return losses, None
+        return losses, model.decode(params, state, model.encode(params, state, None, batch), batch)
 
     key = jax.random.key(3)
     losses, back = trained(params, key)
