@@ -235,6 +235,12 @@ def test_a_line_needs_few_probes():
     assert len(probes) <= 4
 
 
+def test_where_every_example_fits_the_largest_batch_is_all_of_them():
+    probes = []
+    assert largest_batch(lambda n: probes.append(n) or 1000 + 10 * n, 8, 10**9, 50_003, known={1_024: 11_240}) == 50_000
+    assert len(probes) <= 3
+
+
 # Data by their description
 
 

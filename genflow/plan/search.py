@@ -11,7 +11,7 @@ def largest_batch(
 ) -> int:
     """A multiple of `unit` up to `most` whose peak does not exceed `limit`; 0 where not even `unit` fits.
 
-    It is the largest such to 5 %: a batch that fits, and one a little larger that does not, have both been probed.
+    It is `most`, or the largest such to 5 %: a batch that fits and one a little larger that does not have been probed.
     Memory grows about linearly with the batch: a line through what is known says where to look, then bisection does.
 
     Args:
@@ -20,10 +20,11 @@ def largest_batch(
       known: peaks that need no probe.
     """
     peaks = {size // unit: value for size, value in (known or {}).items()}
-    good, bad, probes = 0, most // unit + 1, 0  # in units: what fits, what does not
+    top = most // unit
+    good, bad, probes = 0, top + 1, 0  # in units: what fits, what does not; above the top nobody looks
     for size, value in peaks.items():
         good, bad = _narrowed(good, bad, size, value, limit)
-    while bad - good > (apart := max(1, int(TOLERANCE * good))):
+    while bad - good > (apart := 1 if bad > top else max(1, int(TOLERANCE * good))):
         guess = _guess(peaks, good, limit) if probes < LINEAR_PROBES else (good + bad) // 2
         guess = max(min(guess, bad - apart), good + apart)
         peaks[guess] = peak(guess * unit)
