@@ -196,7 +196,8 @@ def trace_call(
     call = jax.jit(
         make_call(step, feed.fetch), donate_argnums=0, out_shardings=(shardings, replicated(experiment.mesh))
     )
-    with jax.set_mesh(experiment.mesh):
+    # abstract: what is computed while tracing, as by an equation solver, cannot run on devices that are not there
+    with jax.sharding.use_abstract_mesh(experiment.mesh.abstract_mesh):
         return call.trace(train_state, feed.data, entries, np.int32(1))
 
 

@@ -26,7 +26,7 @@ from genflow.plan.abstract import abstract, make_mesh
 from genflow.plan.chips import CHIPS, chip, roofline
 from genflow.plan.search import largest_batch
 
-FAMILIES = ("maf_toy", "made_digits", "vae_digits", "flow_matching_toy", "gan_toy1d", "rbm_digits")
+FAMILIES = ("maf_toy", "ffjord_toy", "made_digits", "vae_digits", "flow_matching_toy", "gan_toy1d", "rbm_digits")
 
 
 def load(name, **values):

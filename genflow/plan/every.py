@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -70,7 +71,8 @@ def _planned(root, name, where, cpu_minutes, quick) -> dict:
             *["--quick"] * quick,
         ]
         command = [sys.executable, str(root / "scripts" / "plan.py"), *flags]
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+        plainly = os.environ | {"JAX_TRACEBACK_FILTERING": "off"}  # the error is then the last line
+        done = subprocess.run(command, cwd=root, env=plainly, capture_output=True, text=True)
         if done.returncode == 0:
             return json.loads(file.read_text("utf-8"))
         return {"failed": _reason(done, cpu_minutes), "cpu_minutes": cpu_minutes}
