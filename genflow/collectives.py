@@ -37,7 +37,7 @@ def collectives(text: str) -> list[Collective]:
     Args:
       text: the optimized module, in the form of any backend.
     """
-    module = hlo.parse(text)
+    module = _parsed(text)
     found = [Collective(*key, count) for key, count in _tally(module, module.entry, {}).items()]
     return sorted(found, key=lambda c: (-c.count * wire_bytes(c), c))
 
@@ -55,7 +55,7 @@ def sent_bytes(text: str, steps_per_call: int = 1) -> float:
 
     The loop over the steps of a call, whose number is an argument, counts once; what is around it is shared by them.
     """
-    module, memo = hlo.parse(text), {}
+    module, memo = _parsed(text), {}
     steps = hlo.steps(module)
     inside = sum(_cost(_tally(module, hlo.named(loop, "body"), memo)) for loop in steps)
     return inside + (_cost(_tally(module, module.entry, memo)) - inside) / (steps_per_call if steps else 1)
@@ -63,9 +63,33 @@ def sent_bytes(text: str, steps_per_call: int = 1) -> float:
 
 def open_loops(text: str) -> int:
     """How many loops with collectives run so often as the program's arguments say: `collectives` counts them once."""
-    module, memo = hlo.parse(text), {}
+    module, memo = _parsed(text), {}
     loops = [i for body in module.computations.values() for i in body if i.opcode == "while"]
     return sum(hlo.trip_count(module, i) is None and bool(_tally(module, hlo.named(i, "body"), memo)) for i in loops)
+
+
+def _parsed(text):
+    """The module, with a collective that runs beside other work only where it starts.
+
+    A TPU writes it again, under the same channel, in every fusion that it is carried through and where it ends.
+    """
+    module = hlo.parse(text)
+    starts = [body for body in module.computations.values() if _starts(body)]
+    started = {channel for body in starts for i in body if i.opcode in KINDS and (channel := _channel(i))}
+    once = {
+        name: body if _starts(body) else [i for i in body if i.opcode not in KINDS or _channel(i) not in started]
+        for name, body in module.computations.items()
+    }
+    return module._replace(computations=once)
+
+
+def _starts(body):
+    return any('custom_call_target="AsyncCollectiveStart"' in i.rest for i in body)
+
+
+def _channel(instruction):
+    match = re.search(r"\bchannel_id=(\d+)", instruction.rest)
+    return match[1] if match else None
 
 
 def _nbytes(shape):

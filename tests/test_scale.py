@@ -175,6 +175,44 @@ IN_IT = {
 }
 
 
+CARRIED = """HloModule jit_step, is_scheduled=true, num_partitions=8
+
+%start (p.1: f32[2,16]) -> (f32[2,16], f32[16,16]) {
+  %p.1 = f32[2,16]{1,0} parameter(0)
+  %gather.1 = f32[16,16]{1,0} all-gather(%p.1), channel_id=5, replica_groups=[1,8]<=[8], dimensions={0}
+  ROOT %begun = (f32[2,16]{1,0}, f32[16,16]{1,0}) custom-call(%gather.1), custom_call_target="AsyncCollectiveStart"
+}
+
+%beside (p.2: f32[2,16], x: f32[4]) -> (f32[4], f32[16,16]) {
+  %p.2 = f32[2,16]{1,0} parameter(0)
+  %x = f32[4]{0} parameter(1)
+  %gather.2 = f32[16,16]{1,0} all-gather(%p.2), channel_id=5, replica_groups=[1,8]<=[8], dimensions={0}
+  %twice = f32[4]{0} add(%x, %x)
+  ROOT %both = (f32[4]{0}, f32[16,16]{1,0}) tuple(%twice, %gather.2)
+}
+
+%end (p.3: f32[2,16]) -> f32[16,16] {
+  %p.3 = f32[2,16]{1,0} parameter(0)
+  %gather.3 = f32[16,16]{1,0} all-gather(%p.3), channel_id=5, replica_groups=[1,8]<=[8], dimensions={0}
+  ROOT %ended = f32[16,16]{1,0} custom-call(%gather.3), custom_call_target="AsyncCollectiveDone"
+}
+
+ENTRY %main (a: f32[2,16], b: f32[4]) -> f32[16,16] {
+  %a = f32[2,16]{1,0} parameter(0)
+  %b = f32[4]{0} parameter(1)
+  %first = (f32[2,16]{1,0}, f32[16,16]{1,0}) fusion(%a), kind=kCustom, calls=%start
+  %second = (f32[4]{0}, f32[16,16]{1,0}) fusion(%a, %b), kind=kOutput, calls=%beside
+  %other = f32[16,16]{1,0} all-gather(%a), channel_id=6, replica_groups=[1,8]<=[8], dimensions={0}
+  ROOT %third = f32[16,16]{1,0} fusion(%a), kind=kCustom, calls=%end
+}
+"""
+
+
+def test_what_a_tpu_carries_through_fusions_counts_once():
+    assert collectives(CARRIED) == [Collective("all-gather", 4 * 16 * 16, 8, 2)]
+    assert sent_bytes(CARRIED) == 2 * wire_bytes(Collective("all-gather", 4 * 16 * 16, 8, 1))
+
+
 def test_async_pairs_fusions_and_tuples_as_a_tpu_writes_them():
     assert set(collectives(ASYNC)) == IN_IT
     assert open_loops(ASYNC) == 0
