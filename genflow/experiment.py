@@ -17,7 +17,7 @@ from genflow.errors import UserError
 from genflow.evaluate import Place, check_importance
 from genflow.networks.precision import network_precision
 from genflow.optimizers import GroupOptimizer, make_optimizers
-from genflow.sharding import check_batch, gatherer, local_rows, make_mesh, put, put_rows, replicated, tree_shardings
+from genflow.sharding import check_batch, layout, local_rows, make_mesh, put, put_rows, replicated, tree_shardings
 from genflow.step import TrainState, init_state, make_call, make_step
 
 DATA_STREAM = 2**31 - 1  # folded into the seed's key for augmentation, apart from the steps' own keys
@@ -190,7 +190,7 @@ def trace_call(
         config.train.ema_decay,
         config.optimizer.accumulate,
         config.train.ema_warmup,
-        gatherer(experiment.mesh, config.sharding.rules),
+        layout(experiment.mesh, config.sharding.rules),
     )
     shardings = jax.tree.map(lambda a: a.sharding, train_state)
     call = jax.jit(

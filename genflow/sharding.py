@@ -7,6 +7,7 @@ used (Rajbhandari et al. 2020, ZeRO, arXiv:1910.02054, stage 3; "fully sharded d
 
 import re
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -76,14 +77,33 @@ def tree_shardings(mesh: Mesh, tree: PyTree, rules: Sequence = ()) -> PyTree:
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
-def gatherer(mesh: Mesh, rules: Sequence) -> Callable[[PyTree], PyTree]:
-    """What a step does with parameters that the rules cut before it computes with them: every device gets all of them.
+class Layout(NamedTuple):
+    """How a step computes with parameters that the devices share out."""
 
-    Left to itself, XLA's partitioner cuts activations as the parameters are cut, and moves them at every layer.
+    gather: Callable[[PyTree], PyTree]  # parameters -> the same, whole on every device
+    scatter: Callable[[str, PyTree], PyTree]  # (group, gradient) -> summed over devices, each with its own part
+
+
+WHOLE = Layout(lambda params: params, lambda group, grads: grads)
+
+
+def layout(mesh: Mesh, rules: Sequence) -> Layout:
+    """Gathers parameters once a step and hands each device the part of the gradients that it will apply.
+
+    Left to itself, XLA's partitioner cuts activations as the parameters are cut, and moves them at every layer. So a
+    gradient is whole before it is cut: compilers of accelerators make one reduce-scatter of it.
     """
     if not rules:
-        return lambda tree: tree
-    return lambda tree: jax.lax.with_sharding_constraint(tree, jax.tree.map(lambda _: replicated(mesh), tree))
+        return WHOLE
+
+    def gather(params):
+        return jax.lax.with_sharding_constraint(params, jax.tree.map(lambda _: replicated(mesh), params))
+
+    def scatter(group, grads):
+        cut = tree_shardings(mesh, {"params": {group: grads}}, rules)["params"][group]
+        return jax.lax.with_sharding_constraint(gather(grads), cut)
+
+    return Layout(gather, scatter)
 
 
 def _partition(mesh, shape, axes):

@@ -10,6 +10,7 @@ from jaxtyping import Array, PyTree
 
 from genflow.core import Batch, Key, Model, Params, combine, partition
 from genflow.optimizers import GroupOptimizer
+from genflow.sharding import WHOLE, Layout
 
 UPDATES = "updates"  # metric of a group that is not updated on every step: the share of steps on which it was
 
@@ -46,7 +47,7 @@ def make_step(
     ema_decay: float = 0.0,
     accumulate: int = 1,
     ema_warmup: float = 0.0,
-    gather: Callable[[Params], Params] = lambda params: params,
+    layout: Layout = WHOLE,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """Returns step(train_state, batch) -> (train_state, metrics).
 
@@ -55,17 +56,16 @@ def make_step(
     skip_norm, leaves everything but the counters as it was.
 
     Args:
-      gather: lays parameters, and gradients, that several devices share out for computing (`sharding.gatherer`).
+      layout: of parameters that several devices share out.
     """
 
     def step(train_state, batch):
         key = jax.random.fold_in(jax.random.key(seed), train_state.step)
         new, metrics, good = train_state, {}, jnp.array(True)
         for i, group in enumerate(model.losses):
-            gradient = accumulated_gradient(model.losses[group], group, accumulate)
-            given = gather(new.params), new.state, jax.random.fold_in(key, i), batch
+            gradient = accumulated_gradient(model.losses[group], group, accumulate, layout)
+            given = layout.gather(new.params), new.state, jax.random.fold_in(key, i), batch
             grads, state, group_metrics = _when_due(gradient, optimizers[group].every, train_state.step, *given)
-            grads = gather(grads)
             good &= _is_good(group_metrics, optimizers[group].skip_norm)
             metrics |= _prefixed(group_metrics, group, len(model.losses))
             if i + 1 < len(model.losses):
@@ -81,28 +81,35 @@ def make_step(
     return step
 
 
-def accumulated_gradient(loss: Callable, group: str, micro_batches: int) -> Callable:
+def accumulated_gradient(loss: Callable, group: str, micro_batches: int, layout: Layout = WHOLE) -> Callable:
     """(params, state, key, batch) -> (gradient, state, metrics), averaged over micro-batches one after the other."""
 
-    def gradient(params, state, key, batch):
+    def one(params, state, key, batch):
         weights, constants = partition(params[group])
 
-        def objective(weights, state, key, batch):
+        def objective(weights):
             return loss(params | {group: combine(weights, constants)}, state, key, batch)
 
-        def one(carry, inputs):
-            state, i = carry
-            (value, (state, metrics)), grads = jax.value_and_grad(objective, has_aux=True)(
-                weights, state, jax.random.fold_in(key, i), inputs
-            )
-            return (state, i + 1), (grads, metrics | {"loss": value})
+        (value, (state, metrics)), grads = jax.value_and_grad(objective, has_aux=True)(weights)
+        return layout.scatter(group, grads), state, metrics | {"loss": value}
 
+    def mean(params, state, key, batch):
+        def add(carry, inputs):
+            total, state, i = carry
+            grads, state, metrics = one(params, state, jax.random.fold_in(key, i), inputs)
+            return (jax.tree.map(jnp.add, total, grads), state, i + 1), metrics
+
+        zeros = layout.scatter(group, jax.tree.map(jnp.zeros_like, partition(params[group])[0]))
+        carry = (zeros, state, jnp.zeros((), jnp.int32))
+        (total, state, _), metrics = jax.lax.scan(add, carry, _micro_batches(batch, micro_batches))
+        grads, metrics = jax.tree.map(lambda a: a / micro_batches, total), jax.tree.map(lambda a: a.mean(0), metrics)
+        return grads, state, metrics
+
+    def gradient(params, state, key, batch):
         if micro_batches == 1:
-            (state, _), (grads, metrics) = one((state, 0), batch)
+            grads, state, metrics = one(params, state, jax.random.fold_in(key, 0), batch)
         else:
-            carry = (state, jnp.zeros((), jnp.int32))
-            (state, _), stacked = jax.lax.scan(one, carry, _micro_batches(batch, micro_batches))
-            grads, metrics = jax.tree.map(lambda a: a.mean(0), stacked)
+            grads, state, metrics = mean(params, state, key, batch)
         return grads, state, metrics | {"grad_norm": optax.tree.norm(grads)}
 
     return gradient

@@ -278,7 +278,7 @@ def trained_on(devices_data, devices_model, rules=()):
     state = jax.jit(
         lambda: init_state(model, optimizers, 0.9, jax.random.key(0), {"x": batch[0]}), out_shardings=placed
     )()
-    step = make_step(model, optimizers, 0, 0.9, accumulate=2, gather=sharding.gatherer(mesh, rules))
+    step = make_step(model, optimizers, 0, 0.9, accumulate=2, layout=sharding.layout(mesh, rules))
     step = jax.jit(step, out_shardings=(placed, None))
     for i in range(5):
         x = sharding.put(np.asarray(batch[i]), sharding.batch_sharding(mesh))
@@ -338,11 +338,11 @@ def test_parameters_that_are_cut_are_gathered_once_a_step_and_nothing_else_moves
         placed = sharding.tree_shardings(wide, params, rules)
         given = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), params, placed)
         x = jax.ShapeDtypeStruct((32, 16), jnp.float32, sharding=sharding.batch_sharding(wide))
-        gather = sharding.gatherer(wide, rules)
+        layout = sharding.layout(wide, rules)
 
-        def step(params, x, gather=gather):
-            grads = jax.grad(lambda p: ((jnp.tanh(x @ p["w"]) @ p["v"]) ** 2).mean())(gather(params))
-            return jax.tree.map(lambda p, g: p - g, params, gather(grads))
+        def step(params, x, layout=layout):
+            grads = jax.grad(lambda p: ((jnp.tanh(x @ p["w"]) @ p["v"]) ** 2).mean())(layout.gather(params))
+            return jax.tree.map(lambda p, g: p - g, params, layout.scatter("model", grads))
 
         text = jax.jit(step, out_shardings=placed).lower(given, x).compile().as_text()
         kinds[name] = Counter()
