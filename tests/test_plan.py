@@ -386,6 +386,15 @@ def test_the_debug_step_of_each_family_compiles_for_a_slice_that_is_not_there(na
     assert f"{plan['num_parameters']:,} parameters" in page.report(plan)
 
 
+def test_cut_parameters_cost_a_tpu_no_more_traffic_than_whole_ones(quiet_libtpu):
+    config = cli.load_config("configs/vae_mnist.py", {"sharding.model": "4", "sharding.rules": "(('.', ('largest',)),)"})
+    plan = preflight.plan(config, "v5e:2x2")
+    assert plan["memory"]["parameters"] < 1.01 * plan["num_parameters"]  # a quarter of 4 bytes each
+    assert "reduce-scatter" in {c["kind"] for c in plan["collectives"]}
+    ring = 2 * 3 / 4 * 4 * plan["num_parameters"]
+    assert ring < plan["sent_bytes"] < 1.1 * ring
+
+
 def test_a_batch_that_the_chips_do_not_divide_is_rounded_up_and_told():
     config, note = preflight._divided(load("glow_digits"), 3)
     assert (config.data.batch_size, config.eval.batch_size) == (9, 9)
