@@ -9,8 +9,9 @@ import pytest
 
 MOST_MAPS = 20_000  # of the 65,530 that Linux allows; every compiled program takes several
 CACHE = pathlib.Path(__file__).resolve().parent.parent / ".jax_cache"
-# Both compile much faster, and the tests ask for values, not for speed. Later versions of JAX abort on the second.
-FAST_COMPILE = "--xla_backend_optimization_level=0"
+# The tests ask for values, not for speed: less optimization, and no cutting of modules for compilers side by side, of
+# which two workers on two cores have no use. Later versions of JAX abort on the third.
+FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 if importlib.metadata.version("jaxlib") < "0.11":
     FAST_COMPILE += " --xla_cpu_use_fusion_emitters=false"
 ENVIRONMENT = {
