@@ -1,6 +1,7 @@
 """PixelRNN: the receptive fields of its two layers, by the Jacobian, and what does not fit."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_bijectors import perturbed
@@ -8,7 +9,7 @@ from test_bijectors import perturbed
 from genflow.core import Spec
 from genflow.errors import UserError
 from genflow.models import build
-from genflow.networks import pixelrnn
+from genflow.networks import lstm, pixelrnn
 
 H, W, ROW, COLUMN = 4, 17, 3, 8
 
@@ -36,6 +37,19 @@ def test_a_diagonal_bilstm_sees_every_pixel_before_but_one():
     wanted = np.arange(H * W).reshape(H, W) < ROW * W + COLUMN
     wanted[ROW - 1, -1] = False
     np.testing.assert_array_equal(field("diagonal", layers=2), wanted)
+
+
+@pytest.mark.parametrize("neighbours", [lstm._three_above, lstm._left_and_above])
+def test_the_kernels_gradient_is_that_of_the_scan(neighbours):
+    with jax.enable_x64(True):
+        gates = jax.random.normal(jax.random.key(0), (5, 2, 4, 4 * 3))
+        kernel = jax.random.normal(jax.random.key(1), (neighbours(gates[0, ..., :3]).shape[-1], 4 * 3))
+        one, other = (
+            jax.jit(jax.grad(lambda *a, f=f: jnp.sin(f(*a, neighbours, None)).sum(), (0, 1)))(gates, kernel)
+            for f in (lstm.recurrence, lstm._turns)
+        )
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize(

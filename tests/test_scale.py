@@ -274,6 +274,11 @@ def test_whole_parameters_cost_one_all_reduce_of_their_gradients_and_cut_ones_ar
     assert scale_suite.wire_figures(cut)["all-gather kB"] > 0
 
 
+def test_what_the_turns_of_a_recurrence_share_is_added_up_once():
+    figures = scale_suite.wire_figures(wire.measure("configs/pixelrnn_mnist.py:debug", 2, {}))
+    assert 1 <= figures["/ ring"] < 1.02
+
+
 def test_figures_are_of_what_leaves_the_device():
     found = [
         Collective("all-reduce", 4000, 4, 1),

@@ -4,6 +4,7 @@
 and h from the row above, Diagonal BiLSTM from the left and from above, and in its second direction from the right.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from genflow.core import Params
-from genflow.networks.precision import wide
+from genflow.networks.precision import matmul_precision, wide, wide_products
 
 
 class Recurrent(NamedTuple):
@@ -80,6 +81,46 @@ def _lstm(gates, c):
     return (jax.nn.sigmoid(o) * jnp.tanh(c)).astype(gates.dtype), c
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def recurrence(
+    gates: Float[Array, "T B N 4F"], kernel: Float[Array, "S 4F"], neighbours: Callable, precision: str | None
+) -> Float[Array, "T B N F"]:
+    """States of an LSTM along T, whose gates are `gates` + neighbours(last states) @ kernel; zeros come before them.
+
+    The kernel's gradient is one product of all states with all gradients of gates: as a sum over the scan, several
+    devices would add it up at every turn.
+    """
+    return _turns(gates, kernel, neighbours, precision)
+
+
+def _turns(gates, kernel, neighbours, precision):
+    def turn(carry, gates):
+        h, c = carry
+        h, c = _lstm(gates + neighbours(h) @ kernel, c)
+        return (h, c), h
+
+    zeros = jnp.zeros((*gates.shape[1:-1], gates.shape[-1] // 4), gates.dtype)
+    with jax.default_matmul_precision(precision):
+        return jax.lax.scan(turn, (zeros, wide(zeros)), gates)[1]
+
+
+def _forward(gates, kernel, neighbours, precision):
+    states, vjp = jax.vjp(lambda gates: _turns(gates, kernel, neighbours, precision), gates)
+    return states, (states, vjp)
+
+
+def _backward(neighbours, precision, saved, g):
+    states, vjp = saved
+    with jax.default_matmul_precision(precision):
+        (grad,) = vjp(g)
+        last = jnp.pad(states, ((1, 0), *[(0, 0)] * (states.ndim - 1)))[:-1]
+        seen = jax.vmap(neighbours)(last)
+        return grad, wide_products(lambda seen, grad: jnp.tensordot(seen, grad, ((0, 1, 2), (0, 1, 2))))(seen, grad)
+
+
+recurrence.defvjp(_forward, _backward)
+
+
 def _write(memory, new, *at):
     """Writes one place of memory [*places, B, features], as an update that stays in place."""
     return jax.lax.dynamic_update_slice(memory, new[(None,) * len(at)], (*at, 0, 0))
@@ -100,20 +141,10 @@ def row_lstm() -> Recurrent:
         return params["input"] * np.concatenate([left, _gate_mask(2 * width, width, groups)])
 
     def apply(params, x, groups, cond=None):
-        B, H, W, _ = x.shape
         left = jnp.pad(x, ((0, 0), (0, 0), (1, 0), (0, 0)))[:, :, :-1]
         inputs = jnp.concatenate([left, x], -1) @ input_kernel(params, groups) + _bias(params, cond)[:, None, None]
 
-        def row(carry, gates):
-            h, c = carry
-            above = jnp.pad(h, ((0, 0), (1, 1), (0, 0)))
-            above = jnp.concatenate([above[:, :-2], h, above[:, 2:]], -1)
-            h, c = _lstm(gates + above @ kernel.astype(h.dtype), c)
-            return (h, c), h
-
-        kernel = wide(params["state"])  # its gradient is a sum over the scan
-        zeros = jnp.zeros((B, W, inputs.shape[-1] // 4), inputs.dtype)
-        return jax.lax.scan(row, (zeros, wide(zeros)), inputs.swapaxes(0, 1))[1].swapaxes(0, 1)
+        return recurrence(inputs.swapaxes(0, 1), params["state"], _three_above, matmul_precision()).swapaxes(0, 1)
 
     def start(num, columns, width, dtype):
         """Two rows of states, with a zero on each side, and two pixels of the input: the last and the new one."""
@@ -139,6 +170,12 @@ def row_lstm() -> Recurrent:
         }
 
     return Recurrent(init, apply, start, step)
+
+
+def _three_above(h):
+    """What stands above, of [B, W, F], to the left, straight and to the right."""
+    padded = jnp.pad(h, ((0, 0), (1, 1), (0, 0)))
+    return jnp.concatenate([padded[:, :-2], h, padded[:, 2:]], -1)
 
 
 def diagonal_bilstm() -> Recurrent:
@@ -217,17 +254,12 @@ def _diagonals(inputs, kernel):
     Before a row begins its states are zero, because its gates are: the bias is part of the inputs. What stands after a
     row's end, no pixel sees.
     """
-    B, H, _, features = inputs.shape
-
-    def diagonal(carry, gates):
-        h, c = carry
-        h, c = _lstm(gates + jnp.concatenate([h, _down(h)], -1) @ kernel.astype(h.dtype), c)
-        return (h, c), h
-
-    kernel = wide(kernel)  # its gradient is a sum over the scan
-    zeros = jnp.zeros((B, H, features // 4), inputs.dtype)
-    states = jax.lax.scan(diagonal, (zeros, wide(zeros)), _skew(inputs).transpose(2, 0, 1, 3))[1]
+    states = recurrence(_skew(inputs).transpose(2, 0, 1, 3), kernel, _left_and_above, matmul_precision())
     return _unskew(states.transpose(1, 2, 0, 3))
+
+
+def _left_and_above(h):
+    return jnp.concatenate([h, _down(h)], -1)
 
 
 def _down(x):
