@@ -387,7 +387,8 @@ def test_the_debug_step_of_each_family_compiles_for_a_slice_that_is_not_there(na
 
 
 def test_cut_parameters_cost_a_tpu_no_more_traffic_than_whole_ones(quiet_libtpu):
-    config = cli.load_config("configs/vae_mnist.py", {"sharding.model": "4", "sharding.rules": "(('.', ('largest',)),)"})
+    cut = {"sharding.model": "4", "sharding.rules": "(('.', ('largest',)),)"}
+    config = cli.load_config("configs/vae_mnist.py", cut)
     plan = preflight.plan(config, "v5e:2x2")
     assert plan["memory"]["parameters"] < 1.01 * plan["num_parameters"]  # a quarter of 4 bytes each
     assert "reduce-scatter" in {c["kind"] for c in plan["collectives"]}
