@@ -183,6 +183,17 @@ def test_marked_border_is_one_more_channel(image, kernel_size):
         compare(marked, appended, *draw((2, *image, 3), (*kernel_size, 4, 2), (2,)))
 
 
+def test_gradients_of_a_marked_border_are_the_same_on_other_platforms(monkeypatch):
+    def gradients(x, kernel, bias):
+        return jax.vjp(lambda *a: biased_conv2d(*a, mark_border=True), x, kernel, bias)[1](g)
+
+    with jax.enable_x64(True):
+        x, kernel, bias, g = draw((2, 4, 5, 3), (3, 3, 4, 2), (2,), (2, 4, 5, 2))
+        ours = jax.jit(gradients)(x, kernel, bias)
+        monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arrays, cpu, default: default(*arrays))
+        check_close(jax.jit(lambda *a: gradients(*a))(x, kernel, bias), ours, 1e-12)
+
+
 def test_scale_folded_into_the_weights_scales_the_output():
     module = Conv(2, mark_border=True)
 

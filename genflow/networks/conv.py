@@ -135,8 +135,7 @@ def biased_conv2d(
     the sum is a bias per pixel, and the convolution itself keeps a round number of channels.
     """
     if mark_border:
-        taps = jnp.asarray(_border_taps(*x.shape[1:3], *kernel.shape[:2]), kernel.dtype)
-        kernel, bias = kernel[:, :, :-1], bias + jnp.tensordot(taps, kernel[:, :, -1], 2)
+        return _add_border(conv2d(x, kernel[:, :, :-1]), jnp.asarray(bias), kernel[:, :, -1], matmul_precision())
     return _add(conv2d(x, kernel), jnp.asarray(bias, x.dtype), matmul_precision())
 
 
@@ -149,7 +148,7 @@ def _add_backward(precision, bias, g):
     rows = g.reshape(-1, *bias.shape)  # examples, and pixels where they share a bias
     with jax.default_matmul_precision(precision):
         total = jax.lax.platform_dependent(rows, cpu=_sum_on_all_cores, default=lambda rows: wide(rows).sum(0))
-    return g, total if total.dtype == g.dtype else rounded(total)
+    return g, _as(g, total)
 
 
 def _sum_on_all_cores(rows):
@@ -159,6 +158,38 @@ def _sum_on_all_cores(rows):
 
 
 _add.defvjp(lambda x, bias, precision: (x + bias, bias), _add_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _add_border(x, bias, border, precision):
+    return x + _per_pixel(x, bias, border)
+
+
+def _add_border_backward(precision, saved, g):
+    """Of each example what reaches the weights, and then the sum: devices would add up a bias per pixel."""
+    with jax.default_matmul_precision(precision):
+        pull = jax.vjp(functools.partial(_per_pixel, g), *saved)[1]
+        totals = jax.lax.platform_dependent(
+            g,
+            cpu=lambda g: pull(_as(g, _sum_on_all_cores(g))),
+            default=lambda g: tuple(_as(a, wide(a).sum(0)) for a in jax.vmap(pull)(g)),
+        )
+    return g, *totals
+
+
+_add_border.defvjp(
+    lambda x, bias, border, precision: (_add_border(x, bias, border, precision), (bias, border)), _add_border_backward
+)
+
+
+def _as(like, total):
+    return total if total.dtype == like.dtype else rounded(total)
+
+
+def _per_pixel(x, bias, border):
+    """[H, W, O]: the bias, and at each pixel of x the taps that see the border."""
+    taps = jnp.asarray(_border_taps(*x.shape[1:3], *border.shape[:2]), border.dtype)
+    return (bias + jnp.tensordot(taps, border, 2)).astype(x.dtype)
 
 
 def _border_taps(height, width, kh, kw):
