@@ -8,6 +8,8 @@ import subprocess
 
 import jax
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+WRITTEN = (":!results", ":!docs", ":!*.md")  # what figures are written to
 PACKAGES = ("genflow", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml_collections", "blackjax")
 
 
@@ -34,12 +36,12 @@ def _fake(num_devices):
     return f" as {num_devices} devices" if num_devices > 1 else ""
 
 
-def git_revision() -> str:
-    """The commit of the source tree, with '+changes' where files differ from it; '' outside a checkout."""
-    root = pathlib.Path(__file__).resolve().parent.parent
+def git_revision(root: pathlib.Path = ROOT) -> str:
+    """The commit of the source tree, with '+changes' where files that compute differ from it; '' outside a checkout."""
     try:
         revision = _git(root, "rev-parse", "HEAD")
-        return revision + ("+changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+        changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *WRITTEN)
+        return revision + "+changes" * bool(changes)
     except (OSError, subprocess.CalledProcessError):
         return ""
 

@@ -28,6 +28,8 @@ def main() -> int:
     arguments = parser().parse_args(words)
     if arguments.check or arguments.all or len(arguments.config) > 1:
         return many(arguments, overrides)
+    if arguments.json and not arguments.json.absolute().parent.is_dir():
+        raise UserError(f"--json={arguments.json}: there is no folder {arguments.json.absolute().parent}")
     name = (arguments.config or [cli.DEFAULT_CONFIG])[0]
     if arguments.cpu_minutes:
         seconds = int(60 * arguments.cpu_minutes)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from genflow import cli, ledger, workdir
+from genflow import cli, ledger, provenance, workdir
 from genflow.errors import UserError
 
 REVISION = "0123456789abcdef" * 2 + "01234567"
@@ -80,6 +80,27 @@ def test_a_record_becomes_a_row_and_the_others_stay_not_run(run, tmp_path):
     assert f"* `{stored['command']}`: Half the steps." in page
     assert "| not run |" in rows_of(page, "| `glow_cifar10`")[0]
     assert "3.35 bits/dim" in rows_of(page, "| `glow_cifar10`")[0]
+
+
+def test_a_revision_tells_of_changes_to_what_computes_and_not_of_figures_that_were_written(tmp_path):
+    def git(*words):
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        return subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, capture_output=True, text=True).stdout
+
+    assert provenance.git_revision(tmp_path) == ""
+    files = [tmp_path / name for name in ("results/a.json", "docs/a.md", "README.md", "a.py")]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("1")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    commit = git("rev-parse", "HEAD").strip()
+    for file in files[:-1]:
+        file.write_text("2")
+    assert provenance.git_revision(tmp_path) == commit
+    files[-1].write_text("2")
+    assert provenance.git_revision(tmp_path) == commit + "+changes"
 
 
 @pytest.mark.parametrize("revision", ["", REVISION + "+changes"])

@@ -239,6 +239,8 @@ def test_where_every_example_fits_the_largest_batch_is_all_of_them():
     probes = []
     assert largest_batch(lambda n: probes.append(n) or 1000 + 10 * n, 8, 10**9, 50_003, known={1_024: 11_240}) == 50_000
     assert len(probes) <= 3
+    known = {128: 228}  # more than there are examples
+    assert largest_batch(lambda n: 100 + n, 4, 500, 100, known) == 100
 
 
 # Data by their description
@@ -555,6 +557,9 @@ def test_a_quick_plan_says_nothing_of_memory_traffic():
     zero = quick | {"seconds": REPORTED["seconds"] | {"memory": 0.0}}
     assert "memory 3.000" not in page.report(zero)
     assert "–" in page.rows({"a": zero})[1]
+    by = page.COLUMNS.index("bound by")
+    assert (page.rows({"a": REPORTED})[1][by], page.rows({"a": quick})[1][by]) == (REPORTED["bound_by"], "–")
+    assert "bound by" not in page.report(quick)
 
 
 def test_a_plan_says_what_kind_of_bound_it_is_and_which_remedies_there_are():
@@ -586,6 +591,8 @@ def test_the_script_refuses_what_it_cannot_do():
     assert done.stderr.startswith("error: --topology='v5e:3x3'")
     done = run_script("--all", "--topology=v5e:2x2")
     assert (done.returncode, "--topology is for one --config" in done.stderr) == (2, True)
+    done = run_script("--config=configs/maf_gas.py", "--json=nowhere/plan.json")
+    assert (done.returncode, "there is no folder" in done.stderr) == (2, True)
     done = run_script("--all", "--largest_batch")
     assert done.returncode == 2
     assert "are for one --config" in done.stderr

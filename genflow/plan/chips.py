@@ -39,8 +39,8 @@ CHIPS = {
     "TPU v5 lite": _tpu("TPU v5e", 197e12, 15.75, 819e9, 200e9),
     # https://docs.cloud.google.com/tpu/docs/v5p: 459 TFLOPs, 95 GB, 2765 GBps, ICI 1200 GBps both ways
     "TPU v5": _tpu("TPU v5p", 459e12, 95.74, 2765e9, 600e9),
-    # https://docs.cloud.google.com/tpu/docs/v6e: 918 TFLOPs, 32 GB, 1600 GBps, ICI 800 GBps both ways
-    "TPU v6 lite": _tpu("TPU v6e", 918e12, 31.25, 1600e9, 400e9),
+    # https://docs.cloud.google.com/tpu/docs/v6e: 918 TFLOPs, 32 GB, 1638 GBps, ICI 800 GBps both ways
+    "TPU v6 lite": _tpu("TPU v6e", 918e12, 31.25, 1638e9, 400e9),
     # https://www.nvidia.com/en-us/data-center/a100/ (SXM): NVLink 600 GB/s both ways
     "NVIDIA A100-SXM4-80GB": _gpu("A100 80 GB", 19.5e12, 156e12, 312e12, 80, 2039e9, 300e9),
     "NVIDIA A100-SXM4-40GB": _gpu("A100 40 GB", 19.5e12, 156e12, 312e12, 40, 1555e9, 300e9),

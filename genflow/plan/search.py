@@ -19,8 +19,8 @@ def largest_batch(
       limit: bytes.
       known: peaks that need no probe.
     """
-    peaks = {size // unit: value for size, value in (known or {}).items()}
     top = most // unit
+    peaks = {size // unit: value for size, value in (known or {}).items() if size // unit <= top}
     good, bad, probes = 0, top + 1, 0  # in units: what fits, what does not; above the top nobody looks
     for size, value in peaks.items():
         good, bad = _narrowed(good, bad, size, value, limit)
