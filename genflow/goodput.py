@@ -32,6 +32,10 @@ class Stopwatch:
         finally:
             self.seconds[part] = self.seconds.get(part, 0.0) + time.monotonic() - begin
 
+    def elsewhere(self, part: str) -> float:
+        """Seconds spent in other parts than this one."""
+        return sum(seconds for name, seconds in self.seconds.items() if name != part)
+
 
 class RunClock(Stopwatch):
     """The seconds of a run over all its attempts, one for each process, and how many of them were productive.

@@ -7,7 +7,7 @@ import math
 import pathlib
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -106,23 +106,34 @@ def _leaves(tree, prefix=""):
 
 
 def read_rows(workdir: pathlib.Path) -> Rows:
-    """The rows of metrics.jsonl; a last line that a kill cut short is dropped."""
+    """The rows of metrics.jsonl; a last line that a kill cut short is dropped.
+
+    Raises:
+      UserError: a line is something else than a row.
+    """
     path = workdir / METRICS_FILE
     rows = []
-    for line in path.read_text("utf-8", errors="replace").splitlines() if path.exists() else []:
+    for number, line in enumerate(path.read_text("utf-8", errors="replace").splitlines() if path.exists() else [], 1):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
             break
+        if not (isinstance(rows[-1], dict) and rows[-1].keys() >= {"step", "split"}):
+            raise UserError(f"{path}: line {number} is no row with a step and a split; remove it")
     return rows
 
 
 class Progress:
-    """A bar on a terminal, otherwise one line for each call of `log`."""
+    """A bar on a terminal, otherwise one line for each call of `log`.
 
-    def __init__(self, start: int, total: int, batch_size: int):
-        self._start, self._total, self._batch_size = start, total, batch_size
+    Args:
+      elsewhere: the seconds so far in which the run did something else than train.
+    """
+
+    def __init__(self, start: int, total: int, batch_size: int, elsewhere: Callable[[], float] = lambda: 0.0):
+        self._start, self._total, self._batch_size, self._elsewhere = start, total, batch_size, elsewhere
         self._begin = time.monotonic()
+        self._last = start, self._begin - elsewhere()  # step and seconds of training, on a clock of their own
         self._bar = None
         if sys.stderr.isatty():
             form = "{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix} [{elapsed}<{remaining}]"
@@ -135,20 +146,23 @@ class Progress:
             self._bar.update(step - self._bar.n)
 
     def log(self, step: int, loss: float, name: str) -> None:
-        """Prints a line where there is no bar."""
+        """Prints a line where there is no bar; the next rate counts from here."""
         if self._bar is None:
             rate = self.images_per_second(step)
-            left = (self._total - step) * self._batch_size / rate if rate else math.nan
+            done, elapsed = step - self._start, time.monotonic() - self._begin
+            left = (self._total - step) * elapsed / done if done else math.nan
             print(
                 f"step {step:>7}/{self._total}  {rate:>8,.0f} images/s  {loss:.4f} {name}  {clock(left)} left",
                 file=sys.stderr,
                 flush=True,
             )
+        self._last = step, time.monotonic() - self._elsewhere()
 
     def images_per_second(self, step: int) -> float:
-        """Mean rate since this process took its first step."""
-        elapsed = time.monotonic() - self._begin
-        return (step - self._start) * self._batch_size / elapsed if elapsed > 0 else math.nan
+        """Mean rate of training since the last call of `log`, or since the first step."""
+        last, begin = self._last
+        elapsed = time.monotonic() - self._elsewhere() - begin
+        return (step - last) * self._batch_size / elapsed if elapsed > 0 else math.nan
 
     def close(self) -> None:
         """Leaves the bar as it is."""

@@ -162,7 +162,7 @@ def _attempt(
         call = compile_call(experiment, feed, train_state, rollbacks)
     abandoned = checkpoints.rollbacks() == (rollbacks, start) and rollbacks > 0
     writer = Writer(output, start, abandoned, tracker)
-    progress = Progress(start, config.train.num_steps, config.data.batch_size)
+    progress = Progress(start, config.train.num_steps, config.data.batch_size, lambda: watch.elsewhere("train"))
     try:
         run = Run(experiment, output, checkpoints, writer, progress, watch, best, rollbacks)
         _loop(run, train_state, feed, call, interruptions)

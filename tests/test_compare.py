@@ -118,13 +118,21 @@ def test_a_folder_without_runs_is_named_with_the_nearest(tmp_path, name, message
         find_runs([tmp_path / "runs" / "glow_digits", tmp_path / "runs" / name])
 
 
-@pytest.mark.parametrize("file", ["config.json", "record.json"])
-def test_a_run_that_cannot_be_read_is_left_out_with_a_warning_and_alone_refused(tmp_path, capsys, file):
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("config.json", '{"value": ', "cannot read .*torn/config.json"),
+        ("record.json", '{"value": ', "cannot read .*torn/record.json"),
+        ("record.json", "[]", "cannot read .*torn/record.json: it holds no record; remove it"),
+        ("metrics.jsonl", "5\n", "torn/metrics.jsonl: line 1 is no row with a step and a split; remove it"),
+    ],
+)
+def test_a_run_that_cannot_be_read_is_left_out_with_a_warning_and_alone_refused(tmp_path, capsys, file, text, message):
     make_run(tmp_path / "good")
-    (make_run(tmp_path / "torn") / file).write_text('{"value": ')
+    (make_run(tmp_path / "torn") / file).write_text(text)
     assert [run.folder.name for run in read(tmp_path)] == ["good"]
-    assert "WARNING: left out: cannot read" in capsys.readouterr().err
-    with pytest.raises(UserError, match=f"cannot read .*torn/{file}"):
+    assert re.search(f"WARNING: left out: .*{message}", capsys.readouterr().err)
+    with pytest.raises(UserError, match=message):
         read(tmp_path / "torn")
 
 

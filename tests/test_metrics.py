@@ -140,12 +140,25 @@ def test_a_line_for_each_log_where_there_is_no_terminal(capsys, now):
     progress = Progress(start=100, total=400, batch_size=64)
     now[0] += 10.0
     progress.update(150, 3.0, "bits/dim")
+    assert progress.images_per_second(200) == 640.0
     progress.log(200, 2.12345, "bits/dim")
     progress.close()
-    assert progress.images_per_second(200) == 640.0
     out, err = capsys.readouterr()
     assert out == ""
     assert err.split() == "step 200/400 640 images/s 2.1235 bits/dim 0:20 left".split()
+
+
+def test_a_rate_is_that_of_training_since_the_line_before(capsys, now):
+    watch = RunClock()
+    progress = Progress(0, 40, 8, lambda: watch.elsewhere("train"))
+    for step, training, validation, rate, left in ((10, 10.0, 0.0, 8.0, "0:30"), (20, 5.0, 25.0, 16.0, "0:40")):
+        with watch.measure("train"):
+            now[0] += training
+        with watch.measure("validation"):
+            now[0] += validation
+        assert progress.images_per_second(step) == rate
+        progress.log(step, 1.0, "nats")
+        assert capsys.readouterr().err.split()[-2:] == [left, "left"]
 
 
 def test_the_first_step_has_no_rate_yet(capsys, now):

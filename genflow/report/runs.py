@@ -83,9 +83,13 @@ def read_runs(folders: Sequence[Path], read_rows: Callable, read_goodput: Callab
 def _record(folder):
     path = folder / "record.json"
     try:
-        return json.loads(path.read_text("utf-8")) if path.exists() else {}
+        found = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        if isinstance(found, dict):
+            return found
+        problem = "it holds no record"
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}; remove it, and --mode=train writes it again") from error
+        problem = error
+    raise UserError(f"cannot read {path}: {problem}; remove it, and --mode=train writes it again")
 
 
 def is_finished(run: Run) -> bool:
