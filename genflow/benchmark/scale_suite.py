@@ -36,7 +36,7 @@ WORKS = {
     "vae_digits, all cut": Work("configs/vae_digits.py", model=0, rules=LARGEST),
     "ddpm_digits, all cut": Work("configs/ddpm_digits.py", 8, model=0, rules=LARGEST),
 }
-# A step of about 5 ms on two cores, on images of CIFAR's size.
+# A step of 5 to 11 ms on two cores, by how busy they are, on images of CIFAR's size.
 FED = {
     "data.name": "synthetic:32x32x3",
     "data.num_examples": "8192",
