@@ -170,10 +170,14 @@ TABLE = {
 
 
 @functools.cache
+def model_of(name):
+    return build(*TABLE[name])
+
+
+@functools.cache
 def made(name, num=8):
     """(model, spec, perturbed params, state, batch) of a row."""
-    section, spec = TABLE[name]
-    model = build(section, spec)
+    model, (_, spec) = model_of(name), TABLE[name]
     key = jax.random.key(0)
     if spec.bins is None:
         x = jax.random.normal(key, (num, *spec.shape))
@@ -230,7 +234,7 @@ def test_every_loss_is_finite_and_reaches_every_parameter_of_its_group(name):
         assert unreached == []
 
 
-@pytest.mark.parametrize("name", [name for name in TABLE if build(*TABLE[name]).sample is not None])
+@pytest.mark.parametrize("name", [name for name in TABLE if model_of(name).sample is not None])
 def test_samples_have_the_shape_and_range_of_the_data_and_follow_the_key(name):
     model, spec, params, state, _ = made(name)
     draw = jax.jit(lambda key, t: model.sample(params, state, key, 6, None, t))
@@ -247,7 +251,7 @@ def test_samples_have_the_shape_and_range_of_the_data_and_follow_the_key(name):
         np.testing.assert_allclose(cold, cold[np.arange(6) % classes], atol=1e-6)
 
 
-SCORED = [name for name, (section, spec) in TABLE.items() if build(section, spec).log_prob is not None]
+SCORED = [name for name in TABLE if model_of(name).log_prob is not None]
 
 
 def test_a_model_without_log_prob_says_so():
@@ -276,7 +280,7 @@ def _has_an_order(model):
     return model.complete is not None and model.diffusion is None
 
 
-AUTOREGRESSIVE = [name for name, (section, spec) in TABLE.items() if _has_an_order(build(section, spec))]
+AUTOREGRESSIVE = [name for name in TABLE if _has_an_order(model_of(name))]
 
 
 @pytest.mark.parametrize("name", AUTOREGRESSIVE)
@@ -309,7 +313,7 @@ def _encodes(model):
     return model.encode is not None and model.latent is None
 
 
-@pytest.mark.parametrize("name", [n for n in TABLE if n not in AUTOREGRESSIVE and _encodes(build(*TABLE[n]))])
+@pytest.mark.parametrize("name", [name for name in TABLE if name not in AUTOREGRESSIVE and _encodes(model_of(name))])
 def test_a_flow_decodes_what_it_encoded(name):
     model, spec, _, _, batch = made(name)
     tolerance = 0 if spec.bins else 0.02 if model.diffusion else 1e-5
