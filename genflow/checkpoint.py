@@ -32,6 +32,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
+from genflow import hosts
 from genflow.errors import UserError
 from genflow.failpoints import failpoint
 from genflow.leaves import check_fit, digests, named_leaves, sha256_json
@@ -39,7 +40,6 @@ from genflow.workdir import Difference, write_text
 
 STEP = re.compile("0|[1-9][0-9]*")
 ROLLBACKS = "rollbacks.json"
-MOST_STEPS = 1_000  # of a series that several hosts agree on
 UNFINISHED = "*.orbax-checkpoint-tmp*"
 
 
@@ -82,8 +82,8 @@ class Checkpoints:
         return restore(self.directory, target, which, strict, hint, self._quarantine)
 
     def steps(self, which: str = "latest") -> list[int]:
-        """The committed steps, oldest first, as the first process sees them: all must do the same with them."""
-        return _as_the_first_sees_them(self.directory, which)
+        """The committed steps, oldest first, as the first process sees them: on a network file system others lag."""
+        return hosts.every(steps(self.directory, which))[0]
 
     def go_back(self, rollbacks: int, step: int) -> None:
         """Deletes what was committed after a step, of both series, and notes how often the run has gone back."""
@@ -215,17 +215,19 @@ def restore(
     Raises:
       UserError: the leaves do not fit `target`, or no step is intact.
     """
-    found_steps = _as_the_first_sees_them(directory, which)
+    found_steps = hosts.every(steps(directory, which))[0]
     for step in reversed(found_steps):
         path = Path(directory).absolute() / which / str(step)
         values, metadata, problem = _read(path, target, hint)
-        if not _on_any_host(bool(problem)):
+        views = hosts.every([problem, path.exists()])  # all of them decide by the same, before one moves anything
+        problem = next((told for told, _ in views if told), "")
+        if not problem:
             return _place(values, target), metadata
-        if not path.exists():  # the run that writes here has just dropped it
+        if not views[0][1]:  # the run that writes here has just dropped it
             return restore(directory, target, which, strict, hint, set_aside)
         if strict:
             raise UserError(f"checkpoint {path} is damaged: {problem}")
-        (set_aside or _warn)(path, problem or "damaged on another host")
+        (set_aside or _warn)(path, problem)
     if found_steps:
         folder = Path(directory) / which
         remedy = "run again" if set_aside else f"move {folder} away"
@@ -295,21 +297,6 @@ def _place_leaf(value: np.ndarray, like: Any) -> jax.Array:
     if sharding is None:
         return jax.device_put(value)
     return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
-
-
-def _as_the_first_sees_them(directory, which):
-    """The newest steps: on a network file system another host may see a folder later."""
-    found = steps(directory, which)
-    if jax.process_count() == 1:
-        return found
-    padded = np.full(MOST_STEPS, -1, np.int32)
-    padded[: len(found[-MOST_STEPS:])] = found[-MOST_STEPS:]
-    return [int(step) for step in multihost_utils.broadcast_one_to_all(padded) if step >= 0]
-
-
-def _on_any_host(flag: bool) -> bool:
-    """Whether the flag is up on any host: all of them must resume from the same step."""
-    return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
 
 
 def _move(path: Path, folder: Path) -> Path:

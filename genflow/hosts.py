@@ -5,13 +5,14 @@ the first writes beside the checkpoints goes to a folder that is thrown away.
 """
 
 import contextlib
-import hashlib
+import json
 import os
 import pathlib
 import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,6 +22,7 @@ from genflow.errors import UserError
 from genflow.workdir import lock
 
 JOIN_SECONDS = 120  # in which all processes must have come together
+CHUNK = 1024  # bytes: texts of many lengths are gathered by one program
 
 
 def join(coordinator: str, num_processes: int, process_id: int, heartbeat: int) -> None:
@@ -46,13 +48,21 @@ def join(coordinator: str, num_processes: int, process_id: int, heartbeat: int) 
         ) from error
 
 
+def every(value: Any) -> list[Any]:
+    """What each process holds, in their order: anything that JSON holds, such as how it sees a file system."""
+    if jax.process_count() == 1:
+        return [value]
+    text = json.dumps(value).encode()
+    size = int(np.max(multihost_utils.process_allgather(np.int32(len(text)))))
+    padded = text.ljust(-(-size // CHUNK) * CHUNK)  # JSON ends in any number of spaces
+    rows = multihost_utils.process_allgather(np.frombuffer(padded, np.uint8))
+    return [json.loads(row.tobytes()) for row in rows]
+
+
 def check_same(what: str, value: str) -> None:
     """Raises UserError where a text is another one on another host: they would compute different things together."""
-    if jax.process_count() == 1:
-        return
-    mine = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
-    every = multihost_utils.process_allgather(mine)
-    if others := [i for i, row in enumerate(every) if (row != every[0]).any()]:
+    values = every(value)
+    if others := [i for i, other in enumerate(values) if other != values[0]]:
         raise UserError(
             f"process {others[0]} has another {what} than process 0: run the same command, with the same revision, on "
             "every host"

@@ -132,33 +132,74 @@ def test_hosts_that_were_told_different_things_do_not_train_together(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-ROWS = """
-    import sys
+TOGETHER = """
+    import faulthandler, json, pathlib, sys, time
+    import jax
     import numpy as np
-    from genflow import hosts, sharding
+    from genflow import checkpoint, hosts, sharding
 
-    hosts.join(sys.argv[1], 2, int(sys.argv[2]), 10)
-    mesh = sharding.make_mesh(-1, 2)
+    faulthandler.dump_traceback_later(90, exit=True)  # processes that wait for each other do so for ever
+    rank, folder = int(sys.argv[2]), pathlib.Path(sys.argv[3])
+    hosts.join(sys.argv[1], 2, rank, 10)
+    mesh, told = sharding.make_mesh(-1, 2), {}
+
     held = sharding.local_rows(mesh, 8)
     whole = np.arange(24.0).reshape(8, 3)
     read = sharding.put_rows(mesh, whole[held], 8)
     stacked = sharding.put_rows(mesh, np.stack([whole[held], -whole[held]]), 8, axis=1)
     np.testing.assert_array_equal(hosts.to_host(read), whole)
     np.testing.assert_array_equal(hosts.to_host(stacked), np.stack([whole, -whole]))
-    print(*held, flush=True)
+    told["rows"] = held.tolist()
+
+    told["every"] = hosts.every(["é" * 1500 * rank, None])
+
+    def late(value, every=hosts.every):  # what the second process does after an agreement, it does much later
+        values = every(value)
+        time.sleep(0.5 * rank)
+        return values
+
+    hosts.every = late
+    with checkpoint.open_checkpoints(folder / "checkpoints", 3) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, {"w": jax.device_put(np.full(8, step, np.int32), sharding.replicated(mesh))}, {})
+        checkpoints.wait()
+        if rank == 0:
+            (folder / "checkpoints" / "latest" / "3" / "record" / "metadata").write_text("{")
+        target = {"w": jax.ShapeDtypeStruct((8,), np.int32, sharding=sharding.replicated(mesh))}
+        told["restored"] = np.asarray(checkpoints.restore(target)[0]["w"]).tolist()
+        told["steps"] = checkpoints.steps()
+    print(json.dumps(told), flush=True)
 """
 
 
-def test_each_process_reads_the_rows_of_its_own_devices():
-    address, code = f"localhost:{free_port()}", textwrap.dedent(ROWS)
-    command = [sys.executable, "-c", code, address]
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """What two processes that run the lines above have told, and the folder that they share."""
+    folder = tmp_path_factory.mktemp("together")
+    command = [sys.executable, "-c", textwrap.dedent(TOGETHER), f"localhost:{free_port()}"]
     processes = [
-        subprocess.Popen([*command, str(rank)], env=environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*command, str(rank), folder], env=environment(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
         for rank in range(2)
     ]
-    last_lines = [process.communicate(timeout=180)[0].splitlines()[-1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    assert last_lines == ["0 1 2 3", "4 5 6 7"]
+    outputs = [process.communicate(timeout=180) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    return [json.loads(lines.splitlines()[-1]) for lines, _ in outputs], folder
+
+
+def test_each_process_reads_the_rows_of_its_own_devices(together):
+    assert [told["rows"] for told in together[0]] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+def test_each_process_knows_what_every_one_holds(together):
+    assert [told["every"] for told in together[0]] == [[["", None], ["é" * 1500, None]]] * 2
+
+
+def test_a_damaged_checkpoint_is_set_aside_by_one_process_and_passed_over_by_both(together):
+    told, folder = together
+    assert [(one["restored"], one["steps"]) for one in told] == [([2] * 8, [1, 2])] * 2
+    assert [path.name for path in (folder / "checkpoints" / "quarantine").iterdir()] == ["latest-3"]
 
 
 def supervised(tmp_path, work):
