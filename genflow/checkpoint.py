@@ -225,6 +225,8 @@ def restore(
             return _place(values, target), metadata
         if not views[0][1]:  # the run that writes here has just dropped it
             return restore(directory, target, which, strict, hint, set_aside)
+        if blind := [i for i, (_, there) in enumerate(views) if not there]:
+            raise UserError(f"process {blind[0]} does not see {path}, which process 0 sees: all hosts must share it")
         if strict:
             raise UserError(f"checkpoint {path} is damaged: {problem}")
         (set_aside or _warn)(path, problem)

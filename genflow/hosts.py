@@ -11,6 +11,7 @@ import pathlib
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,9 +20,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from genflow.errors import UserError
-from genflow.workdir import lock
+from genflow.workdir import LOCK_FILE, lock
 
 JOIN_SECONDS = 120  # in which all processes must have come together
+LAG_SECONDS = 30  # after which a network file system shows everywhere what one process has written
 CHUNK = 1024  # bytes: texts of many lengths are gathered by one program
 
 
@@ -67,6 +69,26 @@ def check_same(what: str, value: str) -> None:
             f"process {others[0]} has another {what} than process 0: run the same command, with the same revision, on "
             "every host"
         )
+
+
+def check_shared(workdir: pathlib.Path) -> None:
+    """Raises UserError where a process does not see the run folder that the first one has locked."""
+    mine = _holder(workdir)
+    first, deadline = every(mine)[0], time.monotonic() + LAG_SECONDS
+    while mine != first and time.monotonic() < deadline:
+        time.sleep(0.2)
+        mine = _holder(workdir)
+    if blind := [i for i, other in enumerate(every(mine)) if other != first]:
+        raise UserError(
+            f"process {blind[0]} does not see the run folder of process 0: --workdir={workdir} must be a folder that "
+            "all hosts share"
+        )
+
+
+def _holder(workdir):
+    """What the process that has locked a run folder has written there of itself."""
+    path = workdir / LOCK_FILE
+    return path.read_text("utf-8", errors="replace") if path.exists() else ""
 
 
 def on_first(context: contextlib.AbstractContextManager) -> contextlib.AbstractContextManager:

@@ -78,6 +78,7 @@ def train(
     path = folders.resolve(config.name, config, workdir, defaults=defaults)
     with hosts.output_folder(path) as output:
         with hosts.on_first(folders.discarded_on_error(path)), watch.measure("data"):
+            hosts.check_shared(path)
             differences = _check_folder(path, config, resumable, defaults)
             experiment = assemble(config)
             summary.check_samples(experiment)

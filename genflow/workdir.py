@@ -174,6 +174,7 @@ def lock(workdir: Path) -> Iterator[None]:
         file.truncate(0)
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         print(f"process {os.getpid()} on {socket.gethostname()}, started {started}", file=file, flush=True)
+        os.fsync(file.fileno())  # of a file that stays open, a network file system may show nothing before
         yield
 
 

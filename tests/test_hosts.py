@@ -153,6 +153,15 @@ TOGETHER = """
 
     told["every"] = hosts.every(["é" * 1500 * rank, None])
 
+    hosts.LAG_SECONDS = 1
+    for name in ("shared", f"of {rank} alone"):
+        (folder / name).mkdir(exist_ok=True)
+        with hosts.output_folder(folder / name):
+            try:
+                told[name.split()[0]] = hosts.check_shared(folder / name)
+            except hosts.UserError as error:
+                told[name.split()[0]] = str(error)
+
     def late(value, every=hosts.every):  # what the second process does after an agreement, it does much later
         values = every(value)
         time.sleep(0.5 * rank)
@@ -163,9 +172,14 @@ TOGETHER = """
         for step in (1, 2, 3):
             checkpoints.save(step, {"w": jax.device_put(np.full(8, step, np.int32), sharding.replicated(mesh))}, {})
         checkpoints.wait()
+        target = {"w": jax.ShapeDtypeStruct((8,), np.int32, sharding=sharding.replicated(mesh))}
+        try:
+            seen = folder / ("nowhere" if rank else "checkpoints")
+            checkpoint.restore(seen, target, set_aside=lambda path, problem: told.update(aside=str(path)))
+        except hosts.UserError as error:
+            told["unseen"] = str(error)
         if rank == 0:
             (folder / "checkpoints" / "latest" / "3" / "record" / "metadata").write_text("{")
-        target = {"w": jax.ShapeDtypeStruct((8,), np.int32, sharding=sharding.replicated(mesh))}
         told["restored"] = np.asarray(checkpoints.restore(target)[0]["w"]).tolist()
         told["steps"] = checkpoints.steps()
     print(json.dumps(told), flush=True)
@@ -194,6 +208,22 @@ def test_each_process_reads_the_rows_of_its_own_devices(together):
 
 def test_each_process_knows_what_every_one_holds(together):
     assert [told["every"] for told in together[0]] == [[["", None], ["é" * 1500, None]]] * 2
+
+
+def test_a_run_folder_that_a_process_does_not_see_is_told(together):
+    told, folder = together
+    assert [one["shared"] for one in told] == [None, None]
+    for rank, one in enumerate(told):
+        own = folder / f"of {rank} alone"
+        assert one["of"] == (
+            f"process 1 does not see the run folder of process 0: --workdir={own} must be a folder that all hosts share"
+        )
+
+
+def test_a_checkpoint_that_a_process_does_not_see_is_no_damage(together):
+    for one in together[0]:
+        assert re.search("process 1 does not see .*latest/3, which process 0 sees", one["unseen"])
+        assert "aside" not in one
 
 
 def test_a_damaged_checkpoint_is_set_aside_by_one_process_and_passed_over_by_both(together):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import ENVIRONMENT
 
-from genflow import cli, models, train, use
+from genflow import cli, hosts, models, train, use
 from genflow.errors import UserError
 from genflow.experiment import ROLLBACK_STRIDE, assemble, make_feed
 from genflow.metrics import read_rows
@@ -138,6 +138,14 @@ def test_the_run_folder_alone_is_enough_to_score_and_sample(uninterrupted, capsy
 def test_what_does_not_fit_together_leaves_no_folder(tmp_path, fields):
     with pytest.raises(UserError):
         train.train(cli.load_config(CONFIG, fields), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_that_another_host_does_not_see_is_left_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(hosts, "check_same", lambda what, value: None)
+    monkeypatch.setattr(hosts, "every", lambda value: [value, ""])
+    with pytest.raises(UserError, match="process 1 does not see the run folder of process 0: --workdir="):
+        train.train(config(), str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
