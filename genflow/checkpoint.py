@@ -86,16 +86,22 @@ class Checkpoints:
         return hosts.every(steps(self.directory, which))[0]
 
     def go_back(self, rollbacks: int, step: int) -> None:
-        """Deletes what was committed after a step, of both series, and notes how often the run has gone back."""
+        """Notes how often the run has gone back, and drops what was committed after the step."""
         self.wait()
-        multihost_utils.sync_global_devices("checkpoint/go_back")
         if jax.process_index() == 0:
             write_text(self.directory / ROLLBACKS, json.dumps({"rollbacks": rollbacks, "step": step}))
+        self.drop_after(step)
+
+    def drop_after(self, step: int) -> None:
+        """Deletes what was committed after a step, of both series: the run goes on from there another way."""
+        self.wait()
+        multihost_utils.sync_global_devices("checkpoint/drop_after")
+        if jax.process_index() == 0:
             for which in self._keep:
                 for later in (s for s in steps(self.directory, which) if s > step):
                     _move(self.directory / which / str(later), self.directory / "trash")
             self._clean()
-        multihost_utils.sync_global_devices("checkpoint/went_back")
+        multihost_utils.sync_global_devices("checkpoint/dropped")
 
     def rollbacks(self) -> tuple[int, int]:
         """(How often the run has gone back, to which step the last time); (0, -1) where it has not."""

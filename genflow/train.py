@@ -112,46 +112,48 @@ def _train(experiment, output, checkpoints, watch, tracker, differences, interru
     config = experiment.config
     with watch.measure("init"):
         first, target = initializer(experiment)
-        restored = checkpoints.restore(target, hint=differences)
-        train_state, metadata = restored if restored else (first(), {})
+        train_state, metadata = _newest(checkpoints, target, first, differences)
     watch.carry(metadata)
     if start := int(train_state.step):
         print(f"resuming {checkpoints.directory.parent} at step {start}", file=sys.stderr)
     if start >= config.train.num_steps:
         return target
-    best = dict(metadata.get("best", {}))
     with watch.measure("compile"):
         feed = make_feed(experiment)
     while True:
         rollbacks, left = checkpoints.rollbacks()
         try:
+            best = metadata["best"]
             _attempt(experiment, output, checkpoints, watch, tracker, best, rollbacks, train_state, feed, interruptions)
             return target
         except Diverged as error:
             if rollbacks >= config.train.max_rollbacks:
                 checkpoints.wait()
                 raise UserError(f"{error}; the checkpoints are intact\n{error.remedy}") from error
-            restored = _rolled_back(checkpoints, target, rollbacks + 1, left)
-            train_state, metadata = restored if restored else (first(), {})
-            best = metadata.get("best", {})
+            _go_back(checkpoints, rollbacks + 1, left)
+            train_state, metadata = _newest(checkpoints, target, first)
             watch.go_back(metadata)
             times = f"{rollbacks + 1} of at most {config.train.max_rollbacks} times"
             back = int(train_state.step)
             print(f"{error}: back to step {back}, with other noise ({times})", file=sys.stderr, flush=True)
 
 
-def _rolled_back(checkpoints, target, rollbacks, left) -> tuple[TrainState, dict] | None:
-    """The newest checkpoint, with the best step before it; where the run went back to it before, the one before it."""
+def _newest(checkpoints, target, first, differences=()) -> tuple[TrainState, dict]:
+    """The newest checkpoint, or the beginning, with the best step before it; later ones are of another continuation."""
+    restored = checkpoints.restore(target, hint=differences)
+    train_state, metadata = restored if restored else (first(), {})
+    checkpoints.drop_after(int(train_state.step))
+    best = metadata.get("best", {})
+    return train_state, metadata | {"best": best if best.get("step") in checkpoints.steps("best") else {}}
+
+
+def _go_back(checkpoints, rollbacks, left) -> None:
+    """Drops the checkpoints after the newest; where the run went back to that one before, after the one before it."""
     checkpoints.wait()
     steps = checkpoints.steps()
     if len(steps) > 1 and steps[-1] == left:
         steps.pop()
     checkpoints.go_back(rollbacks, steps[-1] if steps else 0)
-    restored = checkpoints.restore(target)
-    if restored is None:
-        return None
-    best = restored[1].get("best", {})
-    return restored[0], restored[1] | {"best": best if best.get("step") in checkpoints.steps("best") else {}}
 
 
 def _attempt(

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import ENVIRONMENT
 
-from genflow import cli, hosts, models, train, use
+from genflow import checkpoint, cli, hosts, models, train, use
 from genflow.errors import UserError
 from genflow.experiment import ROLLBACK_STRIDE, assemble, make_feed
 from genflow.metrics import read_rows
@@ -242,6 +242,27 @@ def test_what_was_best_after_the_step_gone_back_to_is_forgotten(tmp_path, capsys
     lowest = min(scored.values(), key=lambda row: row["nats"])
     assert record["best_step"] == lowest["step"]
     assert record["validation"]["value"] == pytest.approx(lowest["nats"], rel=1e-6)
+
+
+def test_what_was_best_after_the_step_resumed_from_is_forgotten(tmp_path, monkeypatch):
+    """The run reaches step 40 a second time, by another schedule: what was saved there the first time is not of it."""
+    fields = {"optimizer__schedule": "linear", "eval__num_repeats": 1, "checkpoint__every": 100}
+
+    def killed(name, step):
+        if step == 40:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "failpoint", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(config(train__num_steps=60, eval__every=20, **fields), str(tmp_path / "run"))
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == []
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints", "best") == [40]
+    shorter = config(train__num_steps=40, eval__every=40, **fields)
+    record = train.train(shorter, str(tmp_path / "run"), (*RESUMABLE, "eval"))
+    scored = [row["nats"] for row in read_rows(tmp_path / "run") if row["split"] == "validation"]
+    assert record["best_step"] == 40
+    assert [record["validation"]["value"]] == pytest.approx(scored, rel=1e-6)
 
 
 def test_a_run_that_was_killed_after_a_rollback_goes_on_with_the_new_noise(tmp_path, capsys, monkeypatch):
