@@ -8,7 +8,7 @@ from absl import app, logging
 
 from genflow import cli
 from genflow.errors import UserError
-from genflow.supervisor import LOST, supervised
+from genflow.supervisor import LOST, apart, supervised
 
 STARTED = time.monotonic()
 
@@ -30,21 +30,22 @@ def main(arguments):
         if cli.FLAGS.list_configs:
             print(cli.list_configs())
         elif cli.FLAGS.coordinator:
-            supervised(lambda: run(cli.FLAGS, arguments[1]), LOST.format(cli.FLAGS.heartbeat))
+            unjoined = apart(cli.FLAGS.coordinator, cli.FLAGS.num_processes, cli.FLAGS.process_id)
+            supervised(lambda joined: run(cli.FLAGS, arguments[1], joined), unjoined, LOST.format(cli.FLAGS.heartbeat))
         else:
             run(cli.FLAGS, arguments[1])
     except UserError as error:
         fail(error, at_once=bool(cli.FLAGS.coordinator))
 
 
-def run(flags, config):
-    """Dispatches on --mode; imports JAX."""
+def run(flags, config, joined=lambda: None):
+    """Dispatches on --mode; imports JAX. `joined` is called once all of several processes have come together."""
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/genflow/xla"))
     from configs import common
     from genflow import hosts, train, use
 
     if flags.coordinator:
-        hosts.join(flags.coordinator, flags.num_processes, flags.process_id, flags.heartbeat)
+        hosts.join(flags.coordinator, flags.num_processes, flags.process_id, flags.heartbeat, joined)
     logging.set_verbosity(logging.WARNING)  # orbax and JAX tell their internals at the level of information
     if flags.mode == "eval":
         use.evaluate_run(flags.workdir, defaults=common.base(), **cli.evaluation())

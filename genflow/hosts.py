@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -20,22 +20,25 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from genflow.errors import UserError
+from genflow.supervisor import JOIN_SECONDS
 from genflow.workdir import LOCK_FILE, lock
 
-JOIN_SECONDS = 120  # in which all processes must have come together
 LAG_SECONDS = 30  # after which a network file system shows everywhere what one process has written
 CHUNK = 1024  # bytes: texts of many lengths are gathered by one program
 
 
-def join(coordinator: str, num_processes: int, process_id: int, heartbeat: int) -> None:
+def join(
+    coordinator: str, num_processes: int, process_id: int, heartbeat: int, joined: Callable[[], None] = lambda: None
+) -> None:
     """Makes this process one of several; must run before anything else touches a device.
 
     Args:
       coordinator: HOST:PORT of process 0, or 'auto' on Cloud TPU, SLURM and Open MPI, where JAX finds out the rest.
       heartbeat: seconds without a word of a process after which the others end.
+      joined: called once all of them have come together.
 
     Raises:
-      UserError: there is no such cluster.
+      UserError: there is no such cluster. Where the others do not come, JAX ends the process.
     """
     known = {} if coordinator == "auto" else {"num_processes": num_processes, "process_id": process_id}
     address = None if coordinator == "auto" else coordinator
@@ -48,6 +51,7 @@ def join(coordinator: str, num_processes: int, process_id: int, heartbeat: int) 
             "MPI 4; elsewhere write --coordinator=HOST:PORT --num_processes=N --process_id=I, with a free port of the "
             "host of process 0"
         ) from error
+    joined()
 
 
 def every(value: Any) -> list[Any]:

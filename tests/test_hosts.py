@@ -20,6 +20,7 @@ from genflow import cli, train
 from genflow.checkpoint import restore
 from genflow.experiment import assemble, initializer
 from genflow.metrics import read_rows
+from genflow.supervisor import JOIN_SECONDS, apart
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = "configs/realnvp_toy.py:debug"
@@ -241,12 +242,12 @@ def supervised(tmp_path, work):
         def told(number, frame):
             print("passed on", number, file=sys.stderr, flush=True)
 
-        def work():
+        def work(joined):
             signal.signal(signal.SIGTERM, told)
             open({str(tmp_path / "child")!r}, "w").close()
             {work}
 
-        supervised(work, "lost")
+        supervised(work, "apart", "lost")
     """
     command = [sys.executable, "-c", textwrap.dedent(code)]
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
@@ -265,16 +266,23 @@ def wait_for_child(tmp_path):
     [
         ("sys.exit(3)", 3, ""),
         ("os.kill(os.getpid(), signal.SIGKILL)", 128 + signal.SIGKILL, ""),
-        ("os.kill(os.getpid(), signal.SIGABRT)", 128 + signal.SIGABRT, "error: lost\n"),
-        ("raise ValueError", 1, "error: lost\n"),
+        ("os.kill(os.getpid(), signal.SIGABRT)", 128 + signal.SIGABRT, "error: apart\n"),
+        ("joined(); os.kill(os.getpid(), signal.SIGABRT)", 128 + signal.SIGABRT, "error: lost\n"),
+        ("joined(); raise ValueError", 1, "error: lost\n"),
     ],
 )
 def test_a_supervisor_ends_as_its_child_and_speaks_for_one_that_was_aborted(tmp_path, work, status, message):
     process = supervised(tmp_path, work)
     errors = process.communicate(timeout=60)[1]
     assert errors.endswith(message)
-    assert ("error: lost" in errors) == bool(message)
+    assert errors.count("error: ") == bool(message)
     assert process.returncode == status
+
+
+def test_processes_that_do_not_come_together_are_told_where_and_what_to_look_at():
+    told = apart("there:1234", 2, 1)
+    assert re.search(f"process 1 did not join the others at there:1234, .* within {JOIN_SECONDS} s\ndo all 2 ", told)
+    assert re.search("this process .* that --coordinator=auto finds, .*\ndo all processes", apart("auto", 1, 0))
 
 
 def test_a_supervisor_passes_a_signal_on_once_and_then_ends_the_child(tmp_path):
