@@ -59,11 +59,11 @@ def supervised(work: Callable[[Callable[[], None]], None], unjoined: str, lost: 
     received = []
 
     def forward(number, frame):
+        received.append(number)  # first of all: the next signal may come while this one is told of
         with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL if received else signal.SIGTERM)
-        if not received:
+            os.kill(child, signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
+        if len(received) == 1:
             print("stopping after this call; a second signal ends at once", file=sys.stderr, flush=True)
-        received.append(number)
 
     for number in signals:
         signal.signal(number, forward)

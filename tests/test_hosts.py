@@ -250,7 +250,8 @@ def supervised(tmp_path, work):
         supervised(work, "apart", "lost")
     """
     command = [sys.executable, "-c", textwrap.dedent(code)]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    whole_lines = os.environ | {"PYTHONUNBUFFERED": ""}  # parent and child write into one pipe
+    return subprocess.Popen(command, env=whole_lines, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for_child(tmp_path):
