@@ -13,6 +13,7 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from genflow.errors import UserError
+from genflow.rules import axes_fault
 
 LARGEST = 2**31 - 1  # steps and seeds are 32-bit integers on the device
 FILLED = ("name", "paper", "expect")  # from the experiment's file
@@ -189,8 +190,8 @@ def _tuple_fault(field, value, default):
         cast_tuple(value, form)
     except (TypeError, ValueError):
         return f"expected a tuple such as {example!r}"
-    patterns = [pattern for pattern, _ in value] if field == "sharding.rules" else []
-    return next(filter(None, map(_pattern_fault, patterns)), "")
+    rules = value if field == "sharding.rules" else ()
+    return next(filter(None, (_pattern_fault(pattern) or axes_fault(axes) for pattern, axes in rules)), "")
 
 
 def _pattern_fault(pattern):

@@ -16,9 +16,8 @@ from jaxtyping import PyTree
 
 from genflow.errors import UserError
 from genflow.optimizers import leaf_name
+from genflow.rules import AXES, LARGEST, axes_fault
 
-AXES = ("data", "model")
-LARGEST = "largest"  # a rule's word for: cut the largest dimension that the parameter axis divides
 STATE = "state/"  # how paths of the model's state begin
 CHAINS = "chains"  # the last name in the path of a state whose first axis is the batch's
 
@@ -59,12 +58,10 @@ def tree_shardings(mesh: Mesh, tree: PyTree, rules: Sequence = ()) -> PyTree:
         need no rule of their own; dimensions that the mesh axis does not divide stay whole.
 
     Raises:
-      UserError: an axis that the mesh does not have.
+      UserError: an axis that the mesh does not have, or one that a rule names twice.
     """
-    words = (word for _, axes in rules if tuple(axes) != (LARGEST,) for word in axes)
-    if unknown := [word for word in words if word and word not in AXES]:
-        hint = ", or ('largest',) alone" * (unknown[0] == LARGEST)
-        raise UserError(f"config.sharding.rules: no mesh axis {unknown[0]!r}; the axes are {', '.join(AXES)}{hint}")
+    if fault := next(filter(None, (axes_fault(axes) for _, axes in rules)), ""):
+        raise UserError(f"config.sharding.rules: {fault}")
 
     def sharding(path, leaf):
         name = leaf_name(path)

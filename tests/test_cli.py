@@ -117,6 +117,9 @@ TUPLES = {
     "--config.sharding.rules=('a', ('b',))": "expected a tuple",
     "--config.sharding.rules=(('a', (1,)),)": "expected a tuple",
     "--config.sharding.rules=(('a(', ('',)),)": "not a regular expression",
+    "--config.sharding.rules=(('a', ('modle',)),)": "no mesh axis 'modle'; the axes are data, model",
+    "--config.sharding.rules=(('a', ('', 'largest')),)": "no mesh axis 'largest'; the axes are data, model, or",
+    "--config.sharding.rules=(('a', ('model', 'model')),)": "the mesh axis 'model' is named twice",
 }
 FLAGS = {
     "--confg.lr=3": "unknown flag --confg.lr; did you mean --config.optimizer.learning_rate?",

@@ -380,6 +380,10 @@ def test_rows_of_a_batch_lie_where_the_batch_is_cut():
             lambda mesh: sharding.tree_shardings(mesh, {"w": jnp.ones(2)}, (("w", ("", "largest")),)),
             "or \\('largest',\\) alone",
         ),
+        (
+            lambda mesh: sharding.tree_shardings(mesh, {"w": jnp.ones((2, 2))}, (("w", ("model", "model")),)),
+            "the mesh axis 'model' is named twice",
+        ),
     ],
 )
 def test_a_mesh_that_does_not_fit_is_refused(call, message):
