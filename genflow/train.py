@@ -1,5 +1,6 @@
 """The one training loop."""
 
+import functools
 import pathlib
 import sys
 from collections.abc import Mapping
@@ -77,17 +78,21 @@ def train(
     watch = RunClock(started)
     path = folders.resolve(config.name, config, workdir, defaults=defaults)
     with hosts.output_folder(path) as output:
-        with hosts.on_first(folders.discarded_on_error(path)), watch.measure("data"):
-            hosts.check_shared(path)
-            differences = _check_folder(path, config, resumable, defaults)
-            experiment = assemble(config)
-            summary.check_samples(experiment)
+        with hosts.on_first(folders.discarded_on_error(path)):
+            with watch.measure("data"):
+                hosts.check_shared(path)
+                differences = _check_folder(path, config, resumable, defaults)
+                experiment = assemble(config)
+                summary.check_samples(experiment)
+            with watch.measure("init"):
+                first, target = initializer(experiment)
         folders.write_config(output, config)
         mode = wandb if jax.process_index() == 0 else "off"
         with watch.attempt(output), tracked(output, _told(config), mode) as tracker:
             keep = config.checkpoint.keep
             with open_checkpoints(path / "checkpoints", keep) as checkpoints, hosts.interruptible() as interruptions:
-                target = _train(experiment, output, checkpoints, watch, tracker, differences, interruptions)
+                newest = functools.partial(_newest, checkpoints, first, target, differences)
+                _train(experiment, output, checkpoints, watch, tracker, newest, interruptions)
             record = summary.finish(experiment, target, path, output, watch)
             if tracker is not None:  # the command may name folders of this machine
                 tracker.summary.update({name: value for name, value in record.items() if name != "command"})
@@ -107,17 +112,16 @@ def _check_folder(path, config, resumable, defaults):
     return folders.check_resume(stored, config, resumable)
 
 
-def _train(experiment, output, checkpoints, watch, tracker, differences, interruptions) -> TrainState:
-    """Brings the run from its newest checkpoint to its last step; returns the shapes of its state."""
+def _train(experiment, output, checkpoints, watch, tracker, newest, interruptions) -> None:
+    """Brings the run from its newest checkpoint, which `newest` reads, to its last step."""
     config = experiment.config
     with watch.measure("init"):
-        first, target = initializer(experiment)
-        train_state, metadata = _newest(checkpoints, target, first, differences)
+        train_state, metadata = newest()
     watch.carry(metadata)
     if start := int(train_state.step):
         print(f"resuming {checkpoints.directory.parent} at step {start}", file=sys.stderr)
     if start >= config.train.num_steps:
-        return target
+        return
     with watch.measure("compile"):
         feed = make_feed(experiment)
     while True:
@@ -125,20 +129,20 @@ def _train(experiment, output, checkpoints, watch, tracker, differences, interru
         try:
             best = metadata["best"]
             _attempt(experiment, output, checkpoints, watch, tracker, best, rollbacks, train_state, feed, interruptions)
-            return target
+            return
         except Diverged as error:
             if rollbacks >= config.train.max_rollbacks:
                 checkpoints.wait()
                 raise UserError(f"{error}; the checkpoints are intact\n{error.remedy}") from error
             _go_back(checkpoints, rollbacks + 1, left)
-            train_state, metadata = _newest(checkpoints, target, first)
+            train_state, metadata = newest()
             watch.go_back(metadata)
             times = f"{rollbacks + 1} of at most {config.train.max_rollbacks} times"
             back = int(train_state.step)
             print(f"{error}: back to step {back}, with other noise ({times})", file=sys.stderr, flush=True)
 
 
-def _newest(checkpoints, target, first, differences=()) -> tuple[TrainState, dict]:
+def _newest(checkpoints, first, target, differences) -> tuple[TrainState, dict]:
     """The newest checkpoint, or the beginning, with the best step before it; later ones are of another continuation."""
     restored = checkpoints.restore(target, hint=differences)
     train_state, metadata = restored if restored else (first(), {})

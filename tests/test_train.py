@@ -141,6 +141,20 @@ def test_what_does_not_fit_together_leaves_no_folder(tmp_path, fields):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_model_that_cannot_be_initialized_leaves_no_folder(tmp_path, monkeypatch):
+    def broken(section, spec):
+        def init(key, batch):
+            raise UserError("no such parameters")
+
+        return build(section, spec)._replace(init=init)
+
+    build = models.build
+    monkeypatch.setattr(models, "build", broken)
+    with pytest.raises(UserError, match="no such parameters"):
+        train.train(config(), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_folder_that_another_host_does_not_see_is_left_as_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(hosts, "check_same", lambda what, value: None)
     monkeypatch.setattr(hosts, "every", lambda value: [value, ""])
