@@ -104,10 +104,11 @@ class Checkpoints:
         multihost_utils.sync_global_devices("checkpoint/dropped")
 
     def rollbacks(self) -> tuple[int, int]:
-        """(How often the run has gone back, to which step the last time); (0, -1) where it has not."""
+        """(How often the run has gone back, to which step the last time), as the first process sees it; or (0, -1)."""
         path = self.directory / ROLLBACKS
         noted = json.loads(path.read_text("utf-8")) if path.exists() else {"rollbacks": 0, "step": -1}
-        return noted["rollbacks"], noted["step"]
+        first = hosts.every(noted)[0]
+        return first["rollbacks"], first["step"]
 
     def wait(self) -> None:
         """Waits until the last save is committed, then drops the steps that are not kept."""

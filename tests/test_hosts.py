@@ -154,6 +154,12 @@ TOGETHER = """
 
     told["every"] = hosts.every(["é" * 1500 * rank, None])
 
+    (folder / str(rank)).mkdir()
+    if rank == 0:
+        (folder / "0" / checkpoint.ROLLBACKS).write_text('{"rollbacks": 2, "step": 40}')
+    with checkpoint.open_checkpoints(folder / str(rank), 1) as checkpoints:
+        told["rollbacks"] = checkpoints.rollbacks()
+
     hosts.LAG_SECONDS = 1
     for name in ("shared", f"of {rank} alone"):
         (folder / name).mkdir(exist_ok=True)
@@ -209,6 +215,10 @@ def test_each_process_reads_the_rows_of_its_own_devices(together):
 
 def test_each_process_knows_what_every_one_holds(together):
     assert [told["every"] for told in together[0]] == [[["", None], ["é" * 1500, None]]] * 2
+
+
+def test_each_process_takes_the_noise_of_as_many_rollbacks_as_the_first_knows_of(together):
+    assert [told["rollbacks"] for told in together[0]] == [[2, 40]] * 2
 
 
 def test_a_run_folder_that_a_process_does_not_see_is_told(together):
