@@ -17,7 +17,17 @@ from genflow.errors import UserError
 from genflow.evaluate import Place, check_importance
 from genflow.networks.precision import network_precision
 from genflow.optimizers import GroupOptimizer, make_optimizers
-from genflow.sharding import check_batch, layout, local_rows, make_mesh, put, put_rows, replicated, tree_shardings
+from genflow.sharding import (
+    check_batch,
+    check_rules,
+    layout,
+    local_rows,
+    make_mesh,
+    put,
+    put_rows,
+    replicated,
+    tree_shardings,
+)
 from genflow.step import TrainState, init_state, make_call, make_step
 
 DATA_STREAM = 2**31 - 1  # folded into the seed's key for augmentation, apart from the steps' own keys
@@ -83,6 +93,7 @@ def abstract_state(experiment: Experiment, batch: Batch) -> tuple[Callable[[Key,
 
     init = jax.jit(init, inline=True)  # traced once, for the shapes and for what makes them
     shapes = jax.eval_shape(init, jax.random.key(config.seed), batch)
+    check_rules(shapes, config.sharding.rules)
     shardings = tree_shardings(mesh, shapes, config.sharding.rules)
     return init, jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, shardings)
 

@@ -5,6 +5,7 @@ state and the average, are either whole on every device or cut along 'model' by 
 used (Rajbhandari et al. 2020, ZeRO, arXiv:1910.02054, stage 3; "fully sharded data parallel").
 """
 
+import difflib
 import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from genflow.errors import UserError
 from genflow.optimizers import leaf_name
 from genflow.rules import AXES, LARGEST, axes_fault
 
+PARAMS = "params/"  # how paths of parameters begin
 STATE = "state/"  # how paths of the model's state begin
 CHAINS = "chains"  # the last name in the path of a state whose first axis is the batch's
 
@@ -65,13 +67,30 @@ def tree_shardings(mesh: Mesh, tree: PyTree, rules: Sequence = ()) -> PyTree:
 
     def sharding(path, leaf):
         name = leaf_name(path)
-        for pattern, axes in () if name.startswith(STATE) else rules:
-            if re.search(pattern, name) and leaf.ndim >= len(axes):
+        for pattern, axes in rules:
+            if _can_cut(axes, name, leaf) and re.search(pattern, name):
                 return NamedSharding(mesh, _partition(mesh, leaf.shape, axes))
         is_chains = name.rpartition("/")[2] == CHAINS and leaf.ndim > 0
         return batch_sharding(mesh) if is_chains and leaf.shape[0] % mesh.size == 0 else replicated(mesh)
 
     return jax.tree_util.tree_map_with_path(sharding, tree)
+
+
+def check_rules(tree: PyTree, rules: Sequence) -> None:
+    """Raises UserError for a rule of `tree_shardings` that speaks of nothing in a whole TrainState: it is mistyped."""
+    leaves = [(leaf_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+    for pattern, axes in rules:
+        names = [name for name, leaf in leaves if _can_cut(axes, name, leaf)]
+        if not any(re.search(pattern, name) for name in names):
+            params = [name for name in names if name.startswith(PARAMS)]
+            near = ", ".join(difflib.get_close_matches(pattern, params, 3, 0.0)) or "none"
+            size = f"{len(axes)} or more dimensions"
+            raise UserError(f"config.sharding.rules: {pattern!r} matches no parameter of {size}; there are {near}")
+
+
+def _can_cut(axes, name, leaf):
+    """Whether a leaf of a TrainState may be cut by rule, and has a dimension for each of its words."""
+    return not name.startswith(STATE) and leaf.ndim >= len(axes)
 
 
 class Layout(NamedTuple):

@@ -141,6 +141,20 @@ def test_what_does_not_fit_together_leaves_no_folder(tmp_path, fields):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ("('kernl', ('model',))", r"'kernl' .* of 1 or more dimensions; there are params/\S+/kernel, params/\S+, \S+$"),
+        ("('kernel', ('', '', '', 'model'))", "'kernel' matches no parameter of 4 or more dimensions; there are none"),
+    ],
+)
+def test_a_rule_that_speaks_of_nothing_is_told_with_what_there_is(tmp_path, rule, told):
+    mistyped = config(sharding__rules=f"(('bias', ()), {rule})")
+    with pytest.raises(UserError, match=told):
+        train.train(mistyped, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_model_that_cannot_be_initialized_leaves_no_folder(tmp_path, monkeypatch):
     def broken(section, spec):
         def init(key, batch):
