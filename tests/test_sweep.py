@@ -53,11 +53,13 @@ while step < steps:
     if given["model.depth"] == os.environ.get("DIVERGED"):
         print("error: training diverged"), sys.exit(2)
     value = 2 + (rate - 3e-3) ** 2 + (0.1 * step if step > 2 else -0.1 * step)  # best at step 2, the last is worse
-    rows.write(json.dumps({"step": step, "split": "validation", "nats": value, "standard_error": 0.5}) + "\\n")
+    if step % int(given["eval.every"]) == 0:
+        rows.write(json.dumps({"step": step, "split": "validation", "nats": value, "standard_error": 0.5}) + "\\n")
     rows.write(json.dumps({"step": step, "split": "test", "nats": -rate}) + "\\n")
     rows.flush()
     checkpoint.write_text(str(step))
     if stopped:
+        (folder / "saved").touch()
         sys.exit(143)
 with (folder / "records").open("a") as file:
     file.write("1")
@@ -379,10 +381,9 @@ def test_a_refused_trial_stops_the_sweep_and_a_diverged_one_does_not(make, tmp_p
     assert not (tmp_path / "other" / "trials" / "002").exists()
 
 
-def launch(file, **environment):
-    words = [sys.executable, str(SCRIPT), file, "--workdir=out", "--devices=none"]
+def launch(file, *words, **environment):
     return subprocess.Popen(
-        words,
+        [sys.executable, str(SCRIPT), file, "--workdir=out", "--devices=none", *words],
         env={**os.environ, **environment, "PYTHONPATH": str(cli.ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -592,7 +593,12 @@ def test_a_slurm_array_is_drawn_at_once(make, tmp_path):
         run.run_sweep(make(num_trials=3), "third", place=place._replace(slurm={"no_such_option": 1}))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install 'genflow[ray]'")
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install 'genflow[ray]'"
+)
+
+
+@needs_ray
 def test_ray_tune_runs_the_same_trials(make, tmp_path):
     words = ["--engine=ray", "--resources=cpu=1", "--workdir=out"]
     command = [sys.executable, str(SCRIPT), make(num_trials=3), *words]
@@ -603,6 +609,47 @@ def test_ray_tune_runs_the_same_trials(make, tmp_path):
     check_each_once(tmp_path / "out", 3)
     states = [row["state"] for row in json.loads((tmp_path / "out" / results.RESULTS_JSON).read_text())["trials"]]
     assert states == ["complete"] * 3
+
+
+CLUSTER = """
+import ray, sys
+found = ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR")
+print(found.address_info["address"], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """The address of a Ray cluster that outlives the sweeps; its trials take 0.05 s a step."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("PAUSE", "0.05")
+        words = [sys.executable, "-c", CLUSTER]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            yield process.stdout.readline().strip()
+            process.stdin.close()
+
+
+@needs_ray
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_trials_on_ray_save_when_their_sweep_is_stopped_or_killed(make, tmp_path, cluster, how):
+    file, out = make(num_trials=1, overrides={"train.num_steps": 80, "eval.every": 80}), tmp_path / "out"
+    words = ["--engine=ray", f"--ray_address={cluster}"]
+    process = launch(file, *words)
+    wait_for(lambda: starts(out))
+    os.killpg(process.pid, how)
+    told = process.communicate(timeout=60)[0]
+    assert process.returncode == (-9 if how == signal.SIGKILL else 130), told
+    wait_for((out / "trials" / "000" / "saved").exists, 10)
+    if how == signal.SIGINT:
+        assert told.splitlines()[-1] == "stopped; run the same command to go on"
+        return
+    process = launch(file, *words)
+    told = process.communicate(timeout=100)[0]
+    assert process.returncode == 0, told
+    check_each_once(out, 1)
+    assert len(starts(out)["000"]) == 2
 
 
 @pytest.mark.parametrize(("engine", "package", "extra"), [("ray", "ray", "ray"), ("slurm", "submitit", "slurm")])

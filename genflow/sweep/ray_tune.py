@@ -2,8 +2,9 @@
 
 import os
 import pathlib
+import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from genflow.errors import UserError
 from genflow.sweep import driver, trial
@@ -13,6 +14,8 @@ from genflow.sweep.trial import Outcome, Plan
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # whose tables come in spite of verbose=0
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the run folder has the figures
+os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # the sweep has its own
 try:
     import ray
     from ray import tune
@@ -20,10 +23,13 @@ except ModuleNotFoundError as error:
     raise UserError(f"--engine=ray needs {error.name}: pip install 'genflow[ray]'") from error
 
 LOST = -9  # the exit status of a trial whose actor or node is gone
+TURN = 1.0  # seconds until a trial without news lets Tune have its say
+# A worker of Ray that ends would kill the run, which could not save: its leash tells it instead.
+SPARE = {"env_vars": {"RAY_kill_child_processes_on_worker_exit": "0"}}
 
 
 class Trainable(tune.Trainable):
-    """A trial: the same command as on one machine. A step lasts until there is a new validation figure, or the end."""
+    """A trial: the same command as on one machine. A step lasts until there is news, but no longer than a turn."""
 
     def setup(self, config: Mapping, plan: Plan, threads: str) -> None:
         """Starts or resumes the run; waits for an earlier process that still has its folder."""
@@ -33,15 +39,16 @@ class Trainable(tune.Trainable):
         self._process = Process(job, {"NPROC": threads} if threads else {})
 
     def step(self) -> dict:
-        """Returns the number of validations so far, and the exit status where the run has ended."""
-        while True:
-            status = self._process.poll()
-            has_grown = driver.has_grown(self._plan, self._number, self._sizes)
-            num = len(trial.curve(self._plan, self._number)) if has_grown else self._seen
-            if status is not None or num > self._seen:
-                self._seen = num
-                return {"validations": num, "status": status, "done": status is not None}
+        """Returns the number of validations so far, whether it has grown, and the exit status of a run that has ended.
+
+        Whatever Tune asks of the actor, such as to stop, waits until then.
+        """
+        last, before = time.monotonic() + TURN, self._seen
+        while (status := self._process.poll()) is None and self._seen == before and time.monotonic() < last:
             time.sleep(driver.POLL)
+            if driver.has_grown(self._plan, self._number, self._sizes):
+                self._seen = len(trial.curve(self._plan, self._number))
+        return {"validations": self._seen, "is_news": self._seen > before, "status": status, "done": status is not None}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the run folder holds the checkpoints."""
@@ -50,7 +57,7 @@ class Trainable(tune.Trainable):
         """Nothing: the run resumes by itself."""
 
     def cleanup(self) -> None:
-        """Ends a run that is behind the others, after a checkpoint."""
+        """Ends a run that still runs, after a checkpoint."""
         end([self._process])
 
 
@@ -118,16 +125,16 @@ class Search(tune.search.Searcher):
 
 
 class Stopper(tune.Stopper):
-    """Ends trials that are behind, and everything where one was refused."""
+    """Ends trials that are behind, and everything on a signal or where one was refused."""
 
-    def __init__(self, search: Search):
-        self._search = search
+    def __init__(self, search: Search, signals: Sequence[int]):
+        self._search, self._signals = search, signals
 
     def __call__(self, trial_id: str, result: Mapping) -> bool:
-        return result["status"] is None and self._search.is_behind(trial_id)
+        return result["status"] is None and result["is_news"] and self._search.is_behind(trial_id)
 
     def stop_all(self) -> bool:
-        return self._search.error is not None
+        return bool(self._signals) or self._search.error is not None
 
 
 def drive(
@@ -141,12 +148,25 @@ def drive(
 
     Raises:
       UserError: no such cluster, or a trial was refused.
+      driver.Stopped: SIGTERM or SIGINT.
     """
     _connect(address, plan.sweep.workers, resources)
     search = Search(plan, study, tell)
+    try:
+        with driver.interruptible() as signals:
+            _tuner(search, Stopper(search, signals), plan, resources).fit()
+    finally:
+        ray.shutdown()
+    if search.error:
+        raise search.error
+    if signals or study.unfinished():
+        raise driver.Stopped((signals or [signal.SIGUSR1])[0])  # on the latter Tune ends by itself
+
+
+def _tuner(search, stopper, plan, resources):
     threads = "" if resources.get("gpu") else str(max(int(resources.get("cpu", 1)), 1))
     trainable = tune.with_parameters(Trainable, plan=plan, threads=threads)
-    tuner = tune.Tuner(
+    return tune.Tuner(
         tune.with_resources(trainable, dict(resources)),
         tune_config=tune.TuneConfig(
             search_alg=search,
@@ -157,27 +177,21 @@ def drive(
         run_config=tune.RunConfig(
             name="ray",
             storage_path=str(plan.folder),
-            stop=Stopper(search),
+            stop=stopper,
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
-    try:
-        tuner.fit()
-    finally:
-        ray.shutdown()
-    if search.error:
-        raise search.error
 
 
 def _connect(address, workers, resources):
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    common = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": SPARE}
     try:
         if address:
-            ray.init(address=address, **quiet)
+            ray.init(address=address, **common)
         else:
             cpus = max(os.cpu_count() or 1, int(workers * resources.get("cpu", 1)))
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **common)
     except (ConnectionError, RuntimeError, ValueError) as error:
         told = str(error).splitlines()[0]
         raise UserError(
