@@ -438,6 +438,57 @@ def test_a_trial_that_something_else_kills_is_resumed(make, tmp_path, monkeypatc
     assert len(starts(tmp_path / "out")["000"]) == 2
 
 
+class Preempting:
+    """Stands in for a queue: start k of a trial ends out of time at step `steps[k]`, the last with a record."""
+
+    capacity = 1
+
+    def __init__(self, plan, steps):
+        self._plan, self._steps = plan, list(steps)
+
+    def attach(self, number):
+        return None
+
+    def start(self, jobs):
+        """Each job has ended before anybody looks."""
+        for job in jobs:
+            folder = self._plan.run_folder(job.number)
+            folder.mkdir(parents=True, exist_ok=True)
+            rows = [{"step": i + 1, "split": "validation", "nats": 2.0} for i in range(self._steps[0])]
+            (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            self._steps.pop(0)
+            if not self._steps:
+                (folder / trial.RECORD_FILE).write_text("{}")
+        return [self for _ in jobs]
+
+    def poll(self):
+        return trial.LOST if self._steps else 0
+
+    def stop(self):
+        pass
+
+    kill = stop
+
+
+LIMIT = "its job or node was lost, cancelled or out of time, 3 times without getting further"
+
+
+@pytest.mark.parametrize(
+    ("steps", "state", "detail"),
+    [
+        ([1, 2, 3, 4, 5, 6, 7, 7, 8], "complete", ""),
+        ([3, 3, 3], "complete", ""),
+        ([3, 3, 2, 3, 4], "failed", LIMIT),
+        ([0, 0, 0, 4], "failed", LIMIT),
+    ],
+)
+def test_a_trial_is_resumed_as_long_as_it_gets_further(tmp_path, monkeypatch, steps, state, detail):
+    monkeypatch.setattr(driver, "POLL", 0.0)
+    plan, told = planned(tmp_path, num_trials=1), []
+    driver.drive(plan, study.Study(plan), Preempting(plan, steps), lambda number, found: told.append(found))
+    assert [(found.state, found.detail) for found in told] == [(state, detail)]
+
+
 def runs(cmdline, folder):
     try:
         words = cmdline.read_bytes().split(b"\0")

@@ -16,7 +16,7 @@ from genflow.sweep.study import Study
 from genflow.sweep.trial import Outcome, Plan
 
 POLL = 0.25  # seconds between looks at the running trials
-RESTARTS = 2  # of a trial that something else than the sweep has ended, in one process of the sweep
+RESTARTS = 2  # in a row, of a trial that something else than the sweep has ended and that got no further
 
 
 class Launcher(Protocol):
@@ -60,7 +60,7 @@ def drive(plan: Plan, study: Study, launcher: Launcher, tell: Callable[[int, Out
 
 
 def _loop(plan, study, launcher, tell, running, signals):
-    waiting, pruned, restarts = study.unfinished(), set(), {}
+    waiting, pruned, restarts = study.unfinished(), set(), Restarts(plan)
     attached = {number: handle for number in waiting if (handle := launcher.attach(number))}
     running.update(attached)
     waiting = [number for number in waiting if number not in attached]
@@ -68,8 +68,7 @@ def _loop(plan, study, launcher, tell, running, signals):
     while not signals:
         for number in [n for n in running if running[n].poll() is not None]:
             found = trial.outcome(plan, number, running.pop(number).poll(), number in pruned)
-            restarts[number] = restarts.get(number, 0) + (found.state == "interrupted")
-            if found.state == "interrupted" and restarts[number] <= RESTARTS:
+            if found.state == "interrupted" and restarts.allow(number):
                 waiting.insert(0, number)
             else:
                 settle(study, number, found, plan, tell)
@@ -83,6 +82,20 @@ def _loop(plan, study, launcher, tell, running, signals):
                 pruned.add(number)
                 running[number].stop()
         time.sleep(POLL)
+
+
+class Restarts:
+    """Which trials that something else than the sweep has ended are resumed; of this process of the sweep."""
+
+    def __init__(self, plan: Plan):
+        self._plan, self._steps, self._counts = plan, {}, {}
+
+    def allow(self, number: int) -> bool:
+        """Whether one that was interrupted now is resumed: it has got further, or this was not often so."""
+        before, step = self._steps.get(number, 0), trial.last_step(self._plan, number)
+        self._steps[number] = max(step, before)
+        self._counts[number] = 0 if step > before else self._counts.get(number, 0) + 1
+        return self._counts[number] <= RESTARTS
 
 
 def _held(plan, waiting, orphans):
@@ -146,7 +159,7 @@ def settle(study: Study, number: int, found: Outcome, plan: Plan, tell: Callable
             "set overrides['data.validation'] above zero"
         )
     if found.state == "interrupted":
-        found = found._replace(state="failed", detail=f"{found.detail}, {RESTARTS + 1} times")
+        found = found._replace(state="failed", detail=f"{found.detail}, {RESTARTS + 1} times without getting further")
     study.report(number, trial.curve(plan, number))
     study.finish(number, found)
     tell(number, found)

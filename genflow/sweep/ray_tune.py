@@ -22,7 +22,6 @@ try:
 except ModuleNotFoundError as error:
     raise UserError(f"--engine=ray needs {error.name}: pip install 'genflow[ray]'") from error
 
-LOST = -9  # the exit status of a trial whose actor or node is gone
 TURN = 1.0  # seconds until a trial without news lets Tune have its say
 # A worker of Ray that ends would kill the run, which could not save: its leash tells it instead.
 SPARE = {"env_vars": {"RAY_kill_child_processes_on_worker_exit": "0"}}
@@ -67,7 +66,7 @@ class Search(tune.search.Searcher):
     def __init__(self, plan: Plan, study: Study, tell: Callable[[int, Outcome], None]):
         super().__init__(metric="validations", mode="max")
         self._plan, self._study, self._tell = plan, study, tell
-        self._waiting, self._restarts = study.unfinished(), {}
+        self._waiting, self._restarts = study.unfinished(), driver.Restarts(plan)
         self.numbers: dict[str, int] = {}  # of the trials that run, by Ray's name for them
         self.pruned: set[int] = set()
         self.error: UserError | None = None
@@ -89,12 +88,11 @@ class Search(tune.search.Searcher):
         number = self.numbers.pop(trial_id)
         status = (result or {}).get("status")
         try:
-            found = trial.outcome(self._plan, number, LOST if status is None else status, number in self.pruned)
+            found = trial.outcome(self._plan, number, trial.LOST if status is None else status, number in self.pruned)
         except UserError as wrong:
             self.error = self.error or wrong
             return
-        self._restarts[number] = self._restarts.get(number, 0) + (found.state == "interrupted")
-        if found.state == "interrupted" and self._restarts[number] <= driver.RESTARTS:
+        if found.state == "interrupted" and self._restarts.allow(number):
             self._waiting.insert(0, number)
         else:
             self._settle(number, found)

@@ -1,7 +1,6 @@
 """Trials as one SLURM array, through submitit."""
 
 import json
-import signal
 import time
 from collections.abc import Mapping, Sequence
 
@@ -9,10 +8,9 @@ from genflow import workdir as folders
 from genflow.errors import UserError
 from genflow.sweep.local import PAUSE, Job, Process, end
 from genflow.sweep.study import Study
-from genflow.sweep.trial import Plan
+from genflow.sweep.trial import LOST, Plan
 
 CLUSTERS = ("slurm", "local", "debug")
-LOST = -signal.SIGKILL  # the exit status of a job whose end is not known: cancelled, or its node is gone
 MARKER_FILE = "submitting.json"  # there while jobs may be in the queue that the study does not know
 
 

@@ -19,6 +19,7 @@ from genflow.workdir import LOCK_FILE, lock
 RECORD_FILE = "record.json"
 NOT_FIGURES = ("step", "split", "time_utc", "standard_error")
 PATIENCE = 60.0  # seconds for a process of an earlier sweep to let go of its run folder, and again after SIGTERM
+LOST = -1000  # stands for the exit status of a trial whose end nobody saw
 STOPPED = tuple(128 + s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL))  # exit statuses, as a shell has them
 
 Curve = list[tuple[int, float]]  # (step, value) of each validation; NaN where it was not finite
@@ -97,6 +98,11 @@ def metric_name(plan: Plan, number: int) -> str:
     return plan.sweep.metric or first
 
 
+def last_step(plan: Plan, number: int) -> int:
+    """How far a trial has ever got; 0 without a row."""
+    return max((row["step"] for row in read_rows(plan.run_folder(number))), default=0)
+
+
 def objective(plan: Plan, points: Curve) -> float | None:
     """A run's validation figure: that of its best checkpoint, or of its last where eval.select is 'last'."""
     known = [value for _, value in points if value == value]
@@ -116,7 +122,7 @@ def outcome(plan: Plan, number: int, status: int, stopped: bool = False) -> Outc
     """What became of a trial whose process has ended.
 
     Args:
-      status: its exit status; below zero or in STOPPED: a signal.
+      status: its exit status; below zero or in STOPPED: a signal; or LOST.
       stopped: the sweep ended it, because it was behind the others.
     """
     value = objective(plan, curve(plan, number))
@@ -124,6 +130,8 @@ def outcome(plan: Plan, number: int, status: int, stopped: bool = False) -> Outc
         return Outcome("complete", value) if value is not None else Outcome("failed", None, _unscored(plan, number))
     if stopped:
         return Outcome("pruned", value)
+    if status == LOST:
+        return Outcome("interrupted", value, "its job or node was lost, cancelled or out of time")
     if status < 0 or status in STOPPED:
         return Outcome("interrupted", value, f"ended by signal {-status if status < 0 else status - 128}")
     detail = _last_words(plan.log(number)) or f"exit status {status}"
