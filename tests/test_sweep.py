@@ -489,6 +489,20 @@ def test_a_trial_is_resumed_as_long_as_it_gets_further(tmp_path, monkeypatch, st
     assert [(found.state, found.detail) for found in told] == [(state, detail)]
 
 
+def test_the_warning_of_a_queue_does_not_end_a_trial(make, tmp_path, monkeypatch):
+    monkeypatch.setenv("PAUSE", "0.05")
+    plan = run.plan_of(make(), "out", 0)
+    plan.folder.mkdir()
+    known = study.Study(plan)
+    process = local.Process(driver.make_job(plan, known, known.ask()))
+    wait_for(lambda: starts(plan.folder))
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        os.killpg(process._child.pid, number)
+    wait_for(lambda: process.poll() is not None)
+    assert process.poll() == 0
+    check_each_once(plan.folder, 1)
+
+
 def runs(cmdline, folder):
     try:
         words = cmdline.read_bytes().split(b"\0")
