@@ -51,10 +51,15 @@ class Experiment(NamedTuple):
 
 def assemble(config: ConfigDict) -> Experiment:
     """Loads the data, builds model, optimizers and mesh, and checks that they fit together."""
-    jax.config.update("jax_default_matmul_precision", config.compute.matmul_precision)
     mesh = make_mesh(config.sharding.data, config.sharding.model)
     check_batch(mesh, "data.batch_size", config.data.batch_size, config.optimizer.accumulate)
     check_batch(mesh, "eval.batch_size", config.eval.batch_size)
+    return Experiment(config, *parts(config), mesh)
+
+
+def parts(config: ConfigDict) -> tuple[Spec, Dataset, dict[str, Dataset], Model, dict[str, GroupOptimizer]]:
+    """Data, model and optimizers: what is the same on any devices."""
+    jax.config.update("jax_default_matmul_precision", config.compute.matmul_precision)
     spec, train, evaluation = data.load(config.data, config.seed)
     if not evaluation[config.eval.split].num:
         raise UserError(f"config.eval.split={config.eval.split}: no such part; set config.data.validation above 0")
@@ -64,8 +69,7 @@ def assemble(config: ConfigDict) -> Experiment:
         check_importance(model, config.eval.importance_samples)
     except ValueError as error:
         raise UserError(f"config.eval.{error}") from error
-    optimizers = make_optimizers(config.optimizer, list(model.losses), config.train.num_steps)
-    return Experiment(config, spec, train, evaluation, model, optimizers, mesh)
+    return spec, train, evaluation, model, make_optimizers(config.optimizer, list(model.losses), config.train.num_steps)
 
 
 def initializer(experiment: Experiment) -> tuple[Callable[[], TrainState], TrainState]:

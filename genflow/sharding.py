@@ -32,6 +32,8 @@ def make_mesh(data: int, model: int) -> Mesh:
     """
     devices = jax.device_count()
     if data == -1:
+        if devices % model:
+            raise UserError(f"config.sharding.model={model} does not divide the number of devices, {devices}")
         data = devices // model
     if data * model != devices:
         raise UserError(f"config.sharding: data={data} x model={model} is not the number of devices, {devices}")

@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--workdir", default="", help="the sweep's folder; runs/sweeps/NAME without")
     parser.add_argument("--workers", type=positive, default=0, help="trials at a time; as the file says without")
     parser.add_argument("--report", action="store_true", help="print and draw what is known, run nothing")
-    parser.add_argument("--check", action="store_true", help="build the first trial's data and model, run nothing")
+    parser.add_argument("--check", action="store_true", help="build the experiment's data and model, run nothing")
     parser.add_argument("--devices", default="auto", help="local: 0,1,2,3 is cut among the workers; auto; none: cores")
     parser.add_argument("--engine", choices=("local", "ray", "slurm"), default="local", help="where trials run")
     parser.add_argument("--ray_address", default="", help="ray: of a cluster, or auto; without: one on this machine")

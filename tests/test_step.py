@@ -368,6 +368,7 @@ def test_rows_of_a_batch_lie_where_the_batch_is_cut():
     ("call", "message"),
     [
         (lambda mesh: sharding.make_mesh(3, 2), "data=3 x model=2 is not the number of devices, 8"),
+        (lambda mesh: sharding.make_mesh(-1, 3), "config.sharding.model=3 does not divide the number of devices, 8"),
         (
             lambda mesh: sharding.check_batch(mesh, "data.batch_size", 12),
             "config.data.batch_size=12 must be a multiple of 8",

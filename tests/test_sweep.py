@@ -610,6 +610,12 @@ def test_a_sweep_without_a_validation_part_is_refused(tmp_path):
         run.check_sweep(str(tmp_path / "tiny.py"))
 
 
+def test_a_sweep_for_other_devices_than_these_is_sound(tmp_path):
+    meshed = REAL.replace('"eval.every": 2', '"eval.every": 2, "sharding.model": 3, "data.batch_size": 3 * 8 + 1')
+    (tmp_path / "tiny.py").write_text(meshed % 0.1)
+    assert "2 trials of configs/vae_digits.py:debug" in run.check_sweep(str(tmp_path / "tiny.py"))
+
+
 class Executor:
     """Stands in for submitit's, whose process is killed while it submits."""
 

@@ -84,22 +84,23 @@ def report_sweep(file: str, workdir: str = "") -> dict:
 
 
 def check_sweep(file: str) -> str:
-    """Builds the first trial's data and model in this process; returns a line about them.
+    """Builds data and model in this process, whose devices need not be those of a trial; returns a line about them.
 
     Raises:
       UserError: whatever would stop a trial at its start, or leave it without a validation figure.
     """
     _, sweep = load_sweep(file)
     from genflow.evaluate import unit
-    from genflow.experiment import assemble
+    from genflow.experiment import parts
 
-    experiment = assemble(base_config(sweep))
-    num = experiment.evaluation["validation"].num
-    if experiment.model.log_prob is None:
-        raise UserError(f"{sweep.config}: {experiment.config.model.name} has no likelihood, so no validation figure")
+    config = base_config(sweep)
+    spec, _, evaluation, model, _ = parts(config)
+    num = evaluation["validation"].num
+    if model.log_prob is None:
+        raise UserError(f"{sweep.config}: {config.model.name} has no likelihood, so no validation figure")
     if not num:
         raise UserError(f"{sweep.config}: no validation part; set overrides['data.validation'], such as 0.1")
-    return f"{sweep.num_trials} trials of {sweep.config}, by {unit(experiment.spec)} on {num:,} validation examples"
+    return f"{sweep.num_trials} trials of {sweep.config}, by {unit(spec)} on {num:,} validation examples"
 
 
 def plan_of(file: str, workdir: str, workers: int) -> Plan:
