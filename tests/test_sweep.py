@@ -682,6 +682,21 @@ def test_ray_tune_runs_the_same_trials(make, tmp_path):
     assert states == ["complete"] * 3
 
 
+@needs_ray
+def test_a_cluster_that_cannot_run_a_trial_is_told(capsys):
+    from genflow.sweep.ray_tune import check_room
+
+    small, large = ({"Alive": True, "Resources": {"CPU": 4.0 * n, "GPU": n - 1.0}} for n in (1, 2))
+    for resources in ({"cpu": 4}, {"cpu": 4, "gpu": 0}, {"cpu": 8, "gpu": 1}):
+        check_room([small, large], resources, grows=False)
+    for nodes in ([], [small], [small, large | {"Alive": False}]):
+        with pytest.raises(UserError, match="--resources=cpu=1 --resources=gpu=1: no node has these; ask for less"):
+            check_room(nodes, {"cpu": 1, "gpu": 1}, grows=False)
+    assert not capsys.readouterr().err
+    check_room([small], {"gpu": 1}, grows=True)
+    assert capsys.readouterr().err == "--resources=gpu=1: no node has these; waiting for one that has\n"
+
+
 CLUSTER = """
 import ray, sys
 found = ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR")
@@ -727,5 +742,6 @@ def test_trials_on_ray_save_when_their_sweep_is_stopped_or_killed(make, tmp_path
 def test_a_missing_engine_is_told(make, monkeypatch, engine, package, extra):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, "genflow.sweep.ray_tune", raising=False)
+    monkeypatch.delattr("genflow.sweep.ray_tune", raising=False)
     with pytest.raises(UserError, match=re.escape(f"pip install 'genflow[{extra}]'")):
         run.run_sweep(make(), "out", place=run.Place(engine))

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -22,6 +23,7 @@ try:
 except ModuleNotFoundError as error:
     raise UserError(f"--engine=ray needs {error.name}: pip install 'genflow[ray]'") from error
 
+RESOURCES = {"cpu": "CPU", "gpu": "GPU"}  # Tune's names: those of the nodes
 TURN = 1.0  # seconds until a trial without news lets Tune have its say
 # A worker of Ray that ends would kill the run, which could not save: its leash tells it instead.
 SPARE = {"env_vars": {"RAY_kill_child_processes_on_worker_exit": "0"}}
@@ -145,12 +147,13 @@ def drive(
       resources: of each trial: {'cpu': 1, 'gpu': 0}.
 
     Raises:
-      UserError: no such cluster, or a trial was refused.
+      UserError: no such cluster, one that is too small, or a trial was refused.
       driver.Stopped: SIGTERM or SIGINT.
     """
     _connect(address, plan.sweep.workers, resources)
     search = Search(plan, study, tell)
     try:
+        check_room(ray.nodes(), resources, grows=bool(address))
         with driver.interruptible() as signals:
             _tuner(search, Stopper(search, signals), plan, resources).fit()
     finally:
@@ -159,6 +162,26 @@ def drive(
         raise search.error
     if signals or study.unfinished():
         raise driver.Stopped((signals or [signal.SIGUSR1])[0])  # on the latter Tune ends by itself
+
+
+def check_room(nodes: Sequence[Mapping], resources: Mapping[str, float], grows: bool) -> None:
+    """Tells of a cluster none of whose nodes has the resources of a trial.
+
+    Args:
+      nodes: as ray.nodes() gives them.
+      grows: the cluster is not our own, and such a node may come.
+
+    Raises:
+      UserError: it does not grow.
+    """
+    wanted = {RESOURCES.get(name, name): amount for name, amount in resources.items()}
+    known = [node["Resources"] for node in nodes if node["Alive"]]
+    if any(all(has.get(name, 0) >= amount for name, amount in wanted.items()) for has in known):
+        return
+    told = f"{' '.join(f'--resources={name}={amount}' for name, amount in resources.items())}: no node has these"
+    if not grows:
+        raise UserError(f"{told}; ask for less, or name a cluster that has them with --ray_address=HOST:PORT")
+    print(f"{told}; waiting for one that has", file=sys.stderr, flush=True)
 
 
 def _tuner(search, stopper, plan, resources):
