@@ -110,6 +110,7 @@ REFUSED = {
     "both ends must be finite": {"space": {"optimizer.learning_rate": uniform(0.1, float("inf"))}},
     "both ends must be whole": {"space": {"model.depth": integer(1, 2.5)}},
     "expected an integer": {"space": {"model.depth": uniform(1.5, 2.5)}},
+    "model.depth=3.9": {"space": {"model.depth": uniform(2, 8)}},
     "expected one of adam": {"space": {"optimizer.name": choice("adam", "adamm")}},
     "each only once": {"space": {"model.depth": choice(2, 2)}},
     "expected uniform, log_uniform": {"space": {"model.depth": (2, 3)}},

@@ -192,11 +192,18 @@ def _check_field(sweep, field, what):
         _check_range(field, what)
     elif not what.values or len(set(map(text, what.values))) < len(what.values):
         raise UserError(f"space[{field!r}]: a choice needs at least one value, and each only once")
-    for value in what.values if isinstance(what, Choice) else (what.low, what.high):
+    for value in _samples(what):
         try:
             cli.load_config(sweep.config, {f: text(v) for f, v in sweep.overrides.items()} | {field: text(value)})
         except UserError as error:
             raise UserError(f"space[{field!r}]: {error}") from error
+
+
+def _samples(what):
+    """Values that a field must be able to have: of real numbers one between the ends, where those may be whole."""
+    if isinstance(what, Choice):
+        return what.values
+    return what[:2] if what.is_integer else (*what[:2], what.low + (what.high - what.low) / math.pi)
 
 
 def _check_range(field, what):
