@@ -663,6 +663,7 @@ def test_a_slurm_array_is_drawn_at_once(make, tmp_path):
         run.run_sweep(make(sampler="tpe"), "other", place=place)
     with pytest.raises(UserError, match="--engine=slurm: "):
         run.run_sweep(make(num_trials=3), "third", place=place._replace(slurm={"no_such_option": 1}))
+    assert not list(tmp_path.glob(f"other/{study.SWEEP_FILE}")) + list(tmp_path.glob(f"third/{study.SWEEP_FILE}"))
 
 
 needs_ray = pytest.mark.skipif(
@@ -740,9 +741,10 @@ def test_trials_on_ray_save_when_their_sweep_is_stopped_or_killed(make, tmp_path
 
 
 @pytest.mark.parametrize(("engine", "package", "extra"), [("ray", "ray", "ray"), ("slurm", "submitit", "slurm")])
-def test_a_missing_engine_is_told(make, monkeypatch, engine, package, extra):
+def test_a_missing_engine_is_told(make, tmp_path, monkeypatch, engine, package, extra):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, "genflow.sweep.ray_tune", raising=False)
     monkeypatch.delattr("genflow.sweep.ray_tune", raising=False)
     with pytest.raises(UserError, match=re.escape(f"pip install 'genflow[{extra}]'")):
         run.run_sweep(make(), "out", place=run.Place(engine))
+    assert not (tmp_path / "out").exists()

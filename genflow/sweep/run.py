@@ -54,7 +54,7 @@ def run_sweep(file: str, workdir: str = "", workers: int = 0, place: Place = HER
       driver.Stopped: SIGTERM or SIGINT.
     """
     plan = plan_of(file, workdir, workers)
-    slots = _slots(plan, place) if place.engine == "local" else None
+    drive = _engine(plan, place)  # refuses what it cannot do before the folder is taken
     with _locked(plan):
         if not plan.sweep.trainer and not (plan.folder / SWEEP_FILE).exists():
             _probe(file)
@@ -62,7 +62,7 @@ def run_sweep(file: str, workdir: str = "", workers: int = 0, place: Place = HER
         study = Study(plan)
         _tell_start(plan, study)
         try:
-            _drive(plan, study, place, slots, teller(plan, study))
+            drive(study, teller(plan, study))
         finally:
             found = results.write(plan, study)
         print(results.lines(plan, found, results.draw(plan, found)))
@@ -127,20 +127,17 @@ def _names(plan):
     return results.short_names(list(plan.sweep.space))
 
 
-def _slots(plan, place):
-    return local.Slots(local.environments(plan.sweep.workers, place.devices))
-
-
-def _drive(plan, study, place, slots, tell):
+def _engine(plan, place):
+    """drive(study, tell) of the place."""
     if place.engine == "ray":
         from genflow.sweep import ray_tune  # optional, and slow to import
 
-        ray_tune.drive(plan, study, tell, place.ray_address, place.resources)
-    elif place.engine == "slurm":
-        array = slurm.Array(plan, study, place.cluster, place.slurm)
-        driver.drive(plan, study, array, tell)
-    else:
-        driver.drive(plan, study, slots, tell)
+        return lambda study, tell: ray_tune.drive(plan, study, tell, place.ray_address, place.resources)
+    if place.engine == "slurm":
+        executor = slurm.make_executor(plan, place.cluster, place.slurm)
+        return lambda study, tell: driver.drive(plan, study, slurm.Array(plan, study, executor), tell)
+    slots = local.Slots(local.environments(plan.sweep.workers, place.devices))
+    return lambda study, tell: driver.drive(plan, study, slots, tell)
 
 
 def _locked(plan):

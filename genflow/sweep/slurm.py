@@ -11,6 +11,7 @@ from genflow.sweep.study import Study
 from genflow.sweep.trial import LOST, Plan
 
 CLUSTERS = ("slurm", "local", "debug")
+FOLDER = "slurm"  # of the sweep's folder: submitit's files
 MARKER_FILE = "submitting.json"  # there while jobs may be in the queue that the study does not know
 
 
@@ -67,19 +68,15 @@ class Queued:
 class Array:
     """Starts all trials at once; SLURM runs `workers` of them at a time."""
 
-    def __init__(self, plan: Plan, study: Study, cluster: str, options: Mapping[str, object]):
-        if plan.sweep.sampler == "tpe":
-            raise UserError("sampler='tpe' learns from finished trials, an array is drawn at once: use random or grid")
+    def __init__(self, plan: Plan, study: Study, executor):
         self.capacity = plan.sweep.num_trials
-        self._study, self._name = study, plan.name
-        self._folder = plan.folder / "slurm"
+        self._study, self._folder, self._executor = study, plan.folder / FOLDER, executor
         self._marker = self._folder / MARKER_FILE
         if self._marker.exists():
             raise UserError(
                 f"{self._marker}: an earlier process ended while it submitted jobs, which may be in the queue; cancel "
                 f"those of this sweep (squeue --me --name={plan.name}, scancel ID), then delete this file"
             )
-        self._executor = make_executor(self._folder, cluster, plan.sweep.workers, options, plan.name)
 
     def start(self, jobs: Sequence[Job]) -> list[Queued]:
         """Submits them as one array.
@@ -123,16 +120,19 @@ def _call(task: Task):
     return task()
 
 
-def make_executor(folder, cluster: str, workers: int, options: Mapping[str, object], name: str):
+def make_executor(plan: Plan, cluster: str, options: Mapping[str, object]):
     """submitit's executor.
 
     Raises:
-      UserError: no submitit, no sbatch, or an option that it does not know.
+      UserError: the sweep is not for an array; no submitit, no sbatch, or an option that it does not know.
     """
+    if plan.sweep.sampler == "tpe":
+        raise UserError("sampler='tpe' learns from finished trials, an array is drawn at once: use random or grid")
     submitit = _submitit()
     try:
-        executor = submitit.AutoExecutor(folder, cluster=cluster)
-        common = {"name": name} | ({"slurm_array_parallelism": workers} if cluster == "slurm" else {})
+        executor = submitit.AutoExecutor(plan.folder / FOLDER, cluster=cluster)
+        width = {"slurm_array_parallelism": plan.sweep.workers} if cluster == "slurm" else {}
+        common = {"name": plan.name} | width
         executor.update_parameters(**(common | dict(options)))
     except (RuntimeError, TypeError, NameError, ValueError) as error:
         raise UserError(f"--engine=slurm: {error}") from error
