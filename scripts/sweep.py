@@ -25,7 +25,7 @@ def main() -> None:
         arguments.engine,
         arguments.devices,
         arguments.ray_address,
-        {"cpu": 1} | run.options(arguments.resources, "--resources"),
+        {"cpu": 1} | run.amounts(arguments.resources, "--resources"),
         arguments.cluster,
         run.options(arguments.slurm, "--slurm"),
     )

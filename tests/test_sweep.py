@@ -617,6 +617,15 @@ def test_a_sweep_for_other_devices_than_these_is_sound(tmp_path):
     assert "2 trials of configs/vae_digits.py:debug" in run.check_sweep(str(tmp_path / "tiny.py"))
 
 
+def test_words_of_the_command_line_that_are_no_amounts_are_told():
+    assert run.amounts(["cpu=2", "gpu=0.5"], "--resources") == {"cpu": 2, "gpu": 0.5}
+    for word in ("cpu=abc", "cpu=-1", "gpu=nan", "gpu=inf"):
+        with pytest.raises(UserError, match=f"--resources={word}: expected a number"):
+            run.amounts([word], "--resources")
+    with pytest.raises(UserError, match="--resources=cpu: expected NAME=VALUE"):
+        run.amounts(["cpu"], "--resources")
+
+
 class Executor:
     """Stands in for submitit's, whose process is killed while it submits."""
 
@@ -661,8 +670,9 @@ def test_a_slurm_array_is_drawn_at_once(make, tmp_path):
     check_each_once(tmp_path / "out", 3)
     with pytest.raises(UserError, match="use random or grid"):
         run.run_sweep(make(sampler="tpe"), "other", place=place)
-    with pytest.raises(UserError, match="--engine=slurm: "):
-        run.run_sweep(make(num_trials=3), "third", place=place._replace(slurm={"no_such_option": 1}))
+    for wrong in ({"no_such_option": 1}, {"timeout_min": 0.2}):
+        with pytest.raises(UserError, match=f"--engine=slurm: (.|\n)*{next(iter(wrong))}"):
+            run.run_sweep(make(num_trials=3), "third", place=place._replace(slurm=wrong))
     assert not list(tmp_path.glob(f"other/{study.SWEEP_FILE}")) + list(tmp_path.glob(f"third/{study.SWEEP_FILE}"))
 
 

@@ -1,5 +1,6 @@
 """A sweep from its file to its table: check, folder, engine, results."""
 
+import math
 import os
 import pathlib
 import subprocess
@@ -176,6 +177,19 @@ def options(words: list[str], flag: str) -> dict[str, object]:
         if not name or not equals:
             raise UserError(f"{flag}={word}: expected NAME=VALUE")
         found[name] = _typed(value)
+    return found
+
+
+def amounts(words: list[str], flag: str) -> dict[str, float]:
+    """['cpu=2', 'gpu=0.5'] as {'cpu': 2, 'gpu': 0.5}.
+
+    Raises:
+      UserError: a word that is not NAME=NUMBER.
+    """
+    found = options(words, flag)
+    for name, value in found.items():
+        if isinstance(value, str) or not 0 <= value < math.inf:
+            raise UserError(f"{flag}={name}={value}: expected a number, such as {flag}={name}=1")
     return found
 
 

@@ -124,7 +124,7 @@ def make_executor(plan: Plan, cluster: str, options: Mapping[str, object]):
     """submitit's executor.
 
     Raises:
-      UserError: the sweep is not for an array; no submitit, no sbatch, or an option that it does not know.
+      UserError: the sweep is not for an array; no submitit, no sbatch, or an option that it does not take.
     """
     if plan.sweep.sampler == "tpe":
         raise UserError("sampler='tpe' learns from finished trials, an array is drawn at once: use random or grid")
@@ -134,7 +134,7 @@ def make_executor(plan: Plan, cluster: str, options: Mapping[str, object]):
         width = {"slurm_array_parallelism": plan.sweep.workers} if cluster == "slurm" else {}
         common = {"name": plan.name} | width
         executor.update_parameters(**(common | dict(options)))
-    except (RuntimeError, TypeError, NameError, ValueError) as error:
+    except (RuntimeError, TypeError, NameError, ValueError, AssertionError) as error:  # the last: of types
         raise UserError(f"--engine=slurm: {error}") from error
     return executor
 
