@@ -626,6 +626,20 @@ def test_words_of_the_command_line_that_are_no_amounts_are_told():
         run.amounts(["cpu"], "--resources")
 
 
+@pytest.mark.parametrize(
+    ("printed", "told"),
+    [
+        ("a warning\nerror: config.x is wrong\nset it right\n", "config.x is wrong\nset it right"),
+        ("Traceback\nValueError: 3\n", "ValueError: 3"),
+        ("", "the check ended with exit status 1"),
+    ],
+)
+def test_what_the_check_says_is_told_whole(monkeypatch, printed, told):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1, "", printed))
+    with pytest.raises(UserError, match=f"^{re.escape(told)}$"):
+        run._probe("tiny.py")
+
+
 class Executor:
     """Stands in for submitit's, whose process is killed while it submits."""
 

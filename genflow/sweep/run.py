@@ -15,7 +15,7 @@ from genflow.sweep import driver, local, results, slurm
 from genflow.sweep.results import number
 from genflow.sweep.space import base_config, load_sweep
 from genflow.sweep.study import SWEEP_FILE, Study, check_folder
-from genflow.sweep.trial import Outcome, Plan, make_plan
+from genflow.sweep.trial import Outcome, Plan, last_words, make_plan
 
 ENGINES = ("local", "ray", "slurm")
 
@@ -154,8 +154,7 @@ def _probe(file):
     command = [sys.executable, str(cli.ROOT / "scripts" / "sweep.py"), file, "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        told = [line for line in done.stderr.splitlines() if line.startswith("error: ")] or done.stderr.splitlines()
-        raise UserError((told or ["it failed"])[-1].removeprefix("error: "))
+        raise UserError(last_words(done.stderr) or f"the check ended with exit status {done.returncode}")
     print(done.stdout.strip().splitlines()[-1])
 
 

@@ -134,7 +134,7 @@ def outcome(plan: Plan, number: int, status: int, stopped: bool = False) -> Outc
         return Outcome("interrupted", value, "its job or node was lost, cancelled or out of time")
     if status < 0 or status in STOPPED:
         return Outcome("interrupted", value, f"ended by signal {-status if status < 0 else status - 128}")
-    detail = _last_words(plan.log(number)) or f"exit status {status}"
+    detail = last_words(_read(plan.log(number))) or f"exit status {status}"
     if status == 2 and detail.startswith(f"{plan.run_folder(number)} is in use by"):
         return Outcome("interrupted", value, detail)  # an orphan took it first
     # A run that has begun to train and then gives up has diverged: that is a result, and the others go on.
@@ -148,11 +148,13 @@ def _unscored(plan, number):
     return "it has no validation figure"
 
 
-def _last_words(log: pathlib.Path) -> str:
-    """The sentence after the last 'error: ' of a log, or else its last line."""
-    lines = (
-        [line for line in log.read_text("utf-8", errors="replace").splitlines() if line.strip()] if log.exists() else []
-    )
+def _read(log):
+    return log.read_text("utf-8", errors="replace") if log.exists() else ""
+
+
+def last_words(log: str) -> str:
+    """The message after the last 'error: ' of what a process has printed, or else its last line."""
+    lines = [line for line in log.splitlines() if line.strip()]
     starts = [i for i, line in enumerate(lines) if line.startswith("error: ")]
     told = lines[starts[-1] :] if starts else lines[-1:]
     return "\n".join(told[:3]).removeprefix("error: ").strip()
