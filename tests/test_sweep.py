@@ -723,6 +723,26 @@ def test_a_cluster_that_cannot_run_a_trial_is_told(capsys):
     assert capsys.readouterr().err == "--resources=gpu=1: no node has these; waiting for one that has\n"
 
 
+@needs_ray
+def test_a_step_on_ray_ends_with_a_validation_or_a_turn(make, tmp_path, monkeypatch):
+    from genflow.sweep import ray_tune
+
+    monkeypatch.setattr(ray_tune, "TURN", 0.1)
+    monkeypatch.setattr(driver, "POLL", 0.02)
+    monkeypatch.setenv("PAUSE", "0.1")
+    plan = run.plan_of(make(overrides={"train.num_steps": 8, "eval.every": 2}), "out", 0)
+    plan.folder.mkdir()
+    known = study.Study(plan)
+    actor = object.__new__(ray_tune.Trainable)
+    actor.setup({"number": 0, "command": driver.make_job(plan, known, known.ask()).command}, plan, "")
+    told = [actor.step()]
+    while not told[-1]["done"]:
+        told.append(actor.step())
+    assert (told[-1]["status"], {step["status"] for step in told[:-1]}) == (0, {None})
+    assert [step["validations"] for step in told if step["is_news"]][:3] == [1, 2, 3]
+    assert not all(step["is_news"] for step in told[:-1])
+
+
 CLUSTER = """
 import ray, sys
 found = ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR")
