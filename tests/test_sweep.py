@@ -15,6 +15,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -431,8 +432,7 @@ def test_a_trial_that_something_else_kills_is_resumed(make, tmp_path, monkeypatc
     process = launch(make(num_trials=1, workers=1), PAUSE="0.2")
     checkpoint = tmp_path / "out" / "trials" / "000" / "checkpoint"
     wait_for(checkpoint.exists)
-    pid = next(int(p.parent.name) for p in pathlib.Path("/proc").glob("[0-9]*/cmdline") if runs(p, tmp_path))
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid_of(tmp_path / "trainer.py"), signal.SIGKILL)
     told = process.communicate(timeout=60)[0]
     assert process.returncode == 0, told
     check_each_once(tmp_path / "out", 1)
@@ -504,12 +504,17 @@ def test_the_warning_of_a_queue_does_not_end_a_trial(make, tmp_path, monkeypatch
     check_each_once(plan.folder, 1)
 
 
-def runs(cmdline, folder):
+def pid_of(*words):
+    """The process whose command line has these words, and is not the leash's."""
+    return next(int(p.parent.name) for p in pathlib.Path("/proc").glob("[0-9]*/cmdline") if runs(p, words))
+
+
+def runs(cmdline, words):
     try:
-        words = cmdline.read_bytes().split(b"\0")
+        has = cmdline.read_bytes().split(b"\0")
     except OSError:
         return False
-    return str(folder / "trainer.py").encode() in words and b"-P" not in words
+    return {str(word).encode() for word in words} <= set(has) and b"-P" not in has
 
 
 def test_a_trial_that_ended_just_before_its_sweep_is_not_run_again(make, tmp_path):
@@ -688,6 +693,24 @@ def test_a_slurm_array_is_drawn_at_once(make, tmp_path):
         with pytest.raises(UserError, match=f"--engine=slurm: (.|\n)*{next(iter(wrong))}"):
             run.run_sweep(make(num_trials=3), "third", place=place._replace(slurm=wrong))
     assert not list(tmp_path.glob(f"other/{study.SWEEP_FILE}")) + list(tmp_path.glob(f"third/{study.SWEEP_FILE}"))
+
+
+def test_a_job_that_is_out_of_time_saves_and_is_queued_again(make, tmp_path, monkeypatch):
+    pytest.importorskip("submitit", reason="submitit is not installed: pip install 'genflow[slurm]'")
+    monkeypatch.setenv("PAUSE", "0.1")
+    out = tmp_path / "out"
+
+    def warn():
+        wait_for(lambda: starts(out))
+        os.kill(pid_of("submitit.core._submit", out / "slurm"), signal.SIGUSR2)
+
+    queue_itself = threading.Thread(target=warn)
+    queue_itself.start()
+    run.run_sweep(make(num_trials=1), "out", place=run.Place("slurm", cluster="local", slurm={"timeout_min": 1}))
+    queue_itself.join()
+    check_each_once(out, 1)
+    assert (len(starts(out)["000"]), (out / "trials" / "000" / "saved").exists()) == (2, True)
+    assert len(list((out / "slurm").glob("*_submitted.pkl"))) == 1  # the job itself came again
 
 
 needs_ray = pytest.mark.skipif(

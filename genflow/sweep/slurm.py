@@ -16,15 +16,14 @@ MARKER_FILE = "submitting.json"  # there while jobs may be in the queue that the
 
 
 class Task:
-    """What a job of the array does; submitit stores it in a file, and calls `checkpoint` before the time is over."""
+    """What the array does with each trial; submitit stores it in a file, and calls `checkpoint` before time is over."""
 
-    def __init__(self, job: Job):
-        self._job = job
+    def __init__(self):
         self._process = None
 
-    def __call__(self) -> int:
+    def __call__(self, job: Job) -> int:
         """Runs the trial; returns its exit status."""
-        self._process = Process(self._job)
+        self._process = Process(job)
         try:
             while (status := self._process.poll()) is None:
                 time.sleep(PAUSE)
@@ -32,10 +31,10 @@ class Task:
         finally:
             self._end()
 
-    def checkpoint(self):
+    def checkpoint(self, job: Job):
         """Of a job that is preempted or out of time: saves, and puts it into the queue again."""
         self._end()
-        return _submitit().helpers.DelayedSubmission(Task(self._job))
+        return _submitit().helpers.DelayedSubmission(Task(), job)
 
     def _end(self):
         if self._process is not None:
@@ -89,15 +88,15 @@ class Array:
         if self._executor.cluster == "slurm":  # jobs without a queue hold their run folders
             self._folder.mkdir(parents=True, exist_ok=True)
             folders.write_text(self._marker, json.dumps([job.number for job in jobs]) + "\n")
-        submitted = self._submit([Task(job) for job in jobs])
+        submitted = self._submit(jobs)
         for job, queued in zip(jobs, submitted, strict=True):
             self._study.remember(job.number, job_id=queued.job_id)
         self._marker.unlink(missing_ok=True)
         return [Queued(queued) for queued in submitted]
 
-    def _submit(self, tasks):
+    def _submit(self, jobs):
         try:
-            return self._executor.map_array(_call, tasks)
+            return self._executor.map_array(Task(), jobs)
         except _submitit().core.utils.FailedJobError as error:
             if "timed out" not in str(error):  # then SLURM may have taken them
                 self._marker.unlink(missing_ok=True)
@@ -114,10 +113,6 @@ class Array:
             return None
         job = _submitit().SlurmJob(self._folder, job_id)
         return None if job.done(force_check=True) else Queued(job)
-
-
-def _call(task: Task):
-    return task()
 
 
 def make_executor(plan: Plan, cluster: str, options: Mapping[str, object]):
