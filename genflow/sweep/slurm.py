@@ -105,8 +105,8 @@ class Array:
     def attach(self, number: int) -> Queued | None:
         """A job that an earlier process has submitted, where it still waits or runs.
 
-        None of those of --cluster=local, which no queue knows: a run that goes on has its run folder, for which the
-        sweep waits.
+        None of those of --cluster=local, which no queue knows: a run that goes on has its run folder, and is an orphan
+        to the sweep.
         """
         job_id = self._study.recall(number, "job_id")
         if not job_id or self._executor.cluster != "slurm":
