@@ -234,7 +234,7 @@ def test_what_became_of_a_trial(tmp_path):
     write_rows(plan, 0, [3.0, 2.0])
     assert trial.outcome(plan, 0, 2)[:2] == ("failed", 2.0)  # it has trained: it diverged
     assert trial.outcome(plan, 0, 1).state == "failed"
-    assert {trial.outcome(plan, 0, status).state for status in (-9, -15, 137, 143)} == {"interrupted"}
+    assert {trial.outcome(plan, 0, status).state for status in (-9, -15, 137, 139, 143)} == {"interrupted"}
     assert trial.outcome(plan, 0, 143, stopped=True)[:2] == ("pruned", 2.0)
     plan.log(0).write_text(f"error: {plan.run_folder(0)} is in use by process 7 on host\nwait\n")
     assert trial.outcome(plan, 0, 2).state == "interrupted"  # an orphan took the folder first
@@ -488,6 +488,34 @@ def test_a_trial_is_resumed_as_long_as_it_gets_further(tmp_path, monkeypatch, st
     plan, told = planned(tmp_path, num_trials=1), []
     driver.drive(plan, study.Study(plan), Preempting(plan, steps), lambda number, found: told.append(found))
     assert [(found.state, found.detail) for found in told] == [(state, detail)]
+
+
+LEASHED = """
+import pathlib, sys, threading, time
+from genflow.sweep.local import Job, Process
+for _ in range(20):
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+Process(Job(0, sys.argv[2:], ".", pathlib.Path(sys.argv[1])))
+time.sleep(60)
+"""
+TOLD = """
+import signal, time
+signal.signal(signal.SIGTERM, lambda *_: print("told", flush=True))
+print("ready", flush=True)
+for _ in range(50):
+    time.sleep(0.01)
+"""
+
+
+def test_the_death_of_a_sweep_is_told_to_a_trial_once(tmp_path):
+    log = tmp_path / "log"
+    words = [sys.executable, "-c", LEASHED, str(log), sys.executable, "-S", "-c", TOLD]
+    with subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(cli.ROOT)}) as process:
+        wait_for(lambda: log.exists() and log.read_text())
+        process.kill()
+    wait_for(lambda: "told" in log.read_text(), 5)
+    time.sleep(0.2)
+    assert log.read_text().splitlines() == ["ready", "told"]  # a run takes a second signal for impatience
 
 
 def test_the_warning_of_a_queue_does_not_end_a_trial(make, tmp_path, monkeypatch):

@@ -25,8 +25,6 @@ except ModuleNotFoundError as error:
 
 RESOURCES = {"cpu": "CPU", "gpu": "GPU"}  # Tune's names: those of the nodes
 TURN = 1.0  # seconds until a trial without news lets Tune have its say
-# A worker of Ray that ends would kill the run, which could not save: its leash tells it instead.
-SPARE = {"env_vars": {"RAY_kill_child_processes_on_worker_exit": "0"}}
 
 
 class Trainable(tune.Trainable):
@@ -206,13 +204,13 @@ def _tuner(search, stopper, plan, resources):
 
 
 def _connect(address, workers, resources):
-    common = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": SPARE}
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address:
-            ray.init(address=address, **common)
+            ray.init(address=address, **quiet)
         else:
             cpus = max(os.cpu_count() or 1, int(workers * resources.get("cpu", 1)))
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **common)
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         told = str(error).splitlines()[0]
         raise UserError(

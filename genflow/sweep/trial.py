@@ -20,7 +20,7 @@ RECORD_FILE = "record.json"
 NOT_FIGURES = ("step", "split", "time_utc", "standard_error")
 PATIENCE = 60.0  # seconds for a process of an earlier sweep to let go of its run folder, and again after SIGTERM
 LOST = -1000  # stands for the exit status of a trial whose end nobody saw
-STOPPED = tuple(128 + s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL))  # exit statuses, as a shell has them
+STOPPED = tuple(128 + number for number in signal.valid_signals())  # exit statuses, as a shell has them
 
 Curve = list[tuple[int, float]]  # (step, value) of each validation; NaN where it was not finite
 
