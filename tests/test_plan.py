@@ -376,6 +376,7 @@ def quiet_libtpu(monkeypatch):
         monkeypatch.setenv(name, value)
 
 
+@pytest.mark.extras
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_debug_step_of_each_family_compiles_for_a_slice_that_is_not_there(name, quiet_libtpu):
     plan = preflight.plan(load(name), "v5e:2x2")
@@ -388,6 +389,7 @@ def test_the_debug_step_of_each_family_compiles_for_a_slice_that_is_not_there(na
     assert f"{plan['num_parameters']:,} parameters" in page.report(plan)
 
 
+@pytest.mark.extras
 def test_cut_parameters_cost_a_tpu_no_more_traffic_than_whole_ones(quiet_libtpu):
     cut = {"sharding.model": "4", "sharding.rules": "(('.', ('largest',)),)"}
     config = cli.load_config("configs/vae_mnist.py", cut)

@@ -741,9 +741,10 @@ def test_a_job_that_is_out_of_time_saves_and_is_queued_again(make, tmp_path, mon
     assert len(list((out / "slurm").glob("*_submitted.pkl"))) == 1  # the job itself came again
 
 
-needs_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install 'genflow[ray]'"
-)
+def needs_ray(test):
+    missing = importlib.util.find_spec("ray") is None
+    reason = "ray is not installed: pip install 'genflow[ray]'"
+    return pytest.mark.extras(pytest.mark.skipif(missing, reason=reason)(test))
 
 
 @needs_ray
