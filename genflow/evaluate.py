@@ -9,10 +9,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Sharding
 from jaxtyping import Float, Int
 
 from genflow.core import Key, Model, Params, Spec
 from genflow.hosts import to_host
+from genflow.rows import rows_beside
 
 LN2 = math.log(2.0)
 Place = Callable[..., dict]  # (dataset, indices) -> the examples, where the computation wants them
@@ -184,19 +186,20 @@ def round_trip(model: Model, params: Params, state, batch) -> np.ndarray:
 def sampler(model: Model, params: Params, state, num: int, cond=None, **options) -> Callable[..., np.ndarray]:
     """Returns draw(key, temperature=1.0) -> [num, *event] float32 in data space, compiled once for all temperatures.
 
+    Each of several devices draws rows of its own, if their number divides `num`: the same samples, to rounding.
     Non-finite samples stay as they are; `nonfinite` counts them. A diffusion model shows its progress on a terminal.
 
     Args:
       options: of a diffusion model, those of `Diffusion.draw`.
     """
-    draw = compiled_sample(model.sample, **options, **_progress(model))
+    draw = compiled_sample(model.sample, rows_beside(params, num), **options, **_progress(model))
     return lambda key, temperature=1.0: _drawn(draw(params, state, key, num, cond, temperature))
 
 
 @functools.lru_cache(maxsize=8)
-def compiled_sample(sample: Callable, **options) -> Callable:
+def compiled_sample(sample: Callable, placed: Sharding | None, **options) -> Callable:
     """Jit of a model's sample; the sheets of one run, while it trains and after, share it."""
-    return jax.jit(functools.partial(sample, **options), static_argnums=3)
+    return jax.jit(functools.partial(sample, **options), static_argnums=3, out_shardings=placed)
 
 
 def show_progress(done: int, num: int) -> None:
@@ -227,7 +230,7 @@ def completer(model: Model, params: Params, state, x, known, cond=None, **option
     def complete(params, state, key, temperature):
         return model.complete(params, state, key, x, known, cond, temperature, **options)
 
-    draw = jax.jit(complete)
+    draw = jax.jit(complete, out_shardings=rows_beside(params, len(x)))
     return lambda key, temperature=1.0: _drawn(draw(params, state, key, temperature))
 
 

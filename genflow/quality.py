@@ -21,6 +21,7 @@ from genflow.errors import UserError
 from genflow.evaluate import nonfinite
 from genflow.hosts import to_host
 from genflow.report.samplers import quality
+from genflow.rows import rows_beside
 from genflow.samplers.diffusion import SAMPLERS, SPACINGS
 from genflow.trained import Trained, load_trained
 
@@ -119,7 +120,10 @@ def _row(trained, judge, label, options, steps, num, seed):
     per_step = SAMPLERS[options["sampler"]]().calls
     size = min(BATCH, num)
     diffusion, started = trained.experiment.model.diffusion, time.perf_counter()
-    draw = jax.jit(lambda p, s, key: diffusion.draw(p, s, key, size, num_steps=steps, **options))
+    draw = jax.jit(
+        lambda p, s, key: diffusion.draw(p, s, key, size, num_steps=steps, **options),
+        out_shardings=rows_beside(trained.params, size),
+    )
     keys = jax.random.split(jax.random.key(seed), -(-num // size))
     x = np.concatenate([to_host(draw(trained.params, trained.state, key)) for key in keys])[:num]
     broken = nonfinite(x)

@@ -1,8 +1,8 @@
 """Where rows that a model draws itself lie: as those of a batch, each on one device."""
 
 import jax
-from jax.sharding import PartitionSpec
-from jaxtyping import Array, Shaped
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, PyTree, Shaped
 
 
 def cut_rows(x: Shaped[Array, "B *event"]) -> Shaped[Array, "B *event"]:
@@ -14,3 +14,15 @@ def cut_rows(x: Shaped[Array, "B *event"]) -> Shaped[Array, "B *event"]:
     if mesh.empty or len(x) % mesh.size:
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec(mesh.axis_names))
+
+
+def rows_beside(params: PyTree, num: int) -> NamedSharding | None:
+    """Where rows that a model draws shall lie: cut over the devices that hold its parameters, each draws its own.
+
+    None where there is one device, or where the rows do not divide.
+    """
+    shardings = [leaf.sharding for leaf in jax.tree.leaves(params) if isinstance(leaf, jax.Array)]
+    meshes = [sharding.mesh for sharding in shardings if isinstance(sharding, NamedSharding)]
+    if not meshes or meshes[0].size == 1 or num % meshes[0].size:
+        return None
+    return NamedSharding(meshes[0], PartitionSpec(meshes[0].axis_names))

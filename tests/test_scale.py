@@ -18,7 +18,9 @@ from genflow.benchmark import core_suite, feeding, scale_suite, startup, wire
 from genflow.benchmark.turns import Score
 from genflow.collectives import KINDS, Collective, collectives, open_loops, sent_bytes, wire_bytes
 from genflow.errors import UserError
+from genflow.evaluate import compiled_sample
 from genflow.experiment import assemble, initializer
+from genflow.rows import rows_beside
 from genflow.sharding import AXES
 
 ROWS = 16  # of the array of every program below, [ROWS, 8] float32 on each device
@@ -389,3 +391,20 @@ def test_what_a_model_draws_itself_is_cut_as_a_batch_is(config):
         flops[num] = program.cost_analysis()["flops"]
         assert {c.kind for c in collectives(program.as_text())} <= {"all-reduce"}
     assert flops[8] < 1.2 * flops[1]
+
+
+def test_each_device_draws_samples_of_its_own():
+    experiment = assemble(cli.load_config("configs/vae_digits.py:debug", {}))
+    state = initializer(experiment)[0]()
+    drawn, flops = [], []
+    for placed in (None, rows_beside(state.params, 16)):
+        given = state.params, state.state, jax.random.key(0)
+        program = compiled_sample(experiment.model.sample, placed).lower(*given, 16, None, 1.0).compile()
+        drawn.append(program(*given, None, 1.0))
+        flops.append(program.cost_analysis()["flops"])
+        assert collectives(program.as_text()) == []
+    assert drawn[1].sharding.shard_shape(drawn[1].shape)[0] == 2
+    np.testing.assert_array_equal(*drawn)
+    assert flops[1] < flops[0] / 7
+    assert rows_beside(state.params, 12) is None
+    assert rows_beside(jax.device_get(state.params), 16) is None
