@@ -11,7 +11,7 @@ training part; the last checkpoint is scored.
 
 Paper: Vahdat and Kautz (2020), arXiv:2007.03898, table 1
 Run: python main.py --config=configs/nvae_mnist.py
-Slice: v5e:2x2
+Slice: v5e:2x4
 Expect: 78.01 nats (test, 1,000 importance samples, from the paper, unverified here); not run; 21 hours on 2 V100 there
 """
 

@@ -9,7 +9,7 @@ steps. The data are tensorflow_datasets' downsampled_imagenet, the older of two 
 
 Paper: Child (2021), arXiv:2011.10650
 Run: python main.py --config=configs/vdvae_imagenet32.py
-Slice: v5e:8x8
+Slice: v5e:8x16
 Expect: 3.80 bits/dim (bound of one draw; official README, unverified here); 2.5 weeks on 32 V100 there; not run
 """
 
