@@ -285,6 +285,8 @@ seen.push(paths(), all("#fields tbody tr").filter((row) => !row.hidden).length);
 all('[data-show="2"]')[0].click(); seen.push(paths());
 all('[data-show="3"]')[0].click(); seen.push(all("#fields tbody tr").filter((row) => !row.hidden).length);
 all('[data-show="all"]')[0].click(); seen.push(paths());
+const fall = { main: [[1, 99], [100, 3], [1000, 2]] }, short = { main: [[50, 8], [60, 5]] };
+seen.push(limits([fall, short], {}, false).y.map(Math.round), limits([fall, short], {}, true).y[1] > 99);
 for (const id of ["logx", "logy", "whole"]) at(id).click();
 at("x").value = "seconds"; at("smooth").value = 0.9; drawAll();
 seen.push(all("#charts svg path").every((path) => !path.getAttribute("d").includes("NaN")), paths());
@@ -315,13 +317,14 @@ def test_in_a_browser_headings_sort_and_boxes_hide(tmp_path):
     page, console = browse(clicked, tmp_path)
     assert console == []
     seen = json.loads(html.unescape(re.search(r'<pre id="seen">(.*?)</pre>', page, re.DOTALL).group(1)))
-    up, down, by_name, drawn, fields, without_b, fewer_fields, everything, no_nan, still = seen
+    up, down, by_name, drawn, fields, without_b, fewer_fields, everything, near, whole, no_nan, still = seen
     assert up == [evil, "b", "a", "c"]  # -2 < 0.25 < 0.5 as numbers, and what is missing last
     assert down == ["a", "b", evil, "c"]
     assert by_name == ["a", evil, "b", "c"]
     assert (drawn, without_b, everything, still) == (4, 3, 4, 4)
     assert (fields, fewer_fields) == (2, 0)  # learning rate and seed; without b and c neither
-    assert no_nan is True
+    assert near == [2, 5]  # the lowest point of a short curve beside a long one, and not the long one's fall
+    assert (whole, no_nan) == (True, True)
 
 
 @needs_browser
