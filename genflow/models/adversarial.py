@@ -155,13 +155,10 @@ def adversarial(
         of_real, of_fake, kept = _compare(
             players.discriminator, weights, state["discriminator"], real, fake, c, key_dropout
         )
-        loss = game.discriminator(of_real, of_fake)
-        metrics = {"real": of_real.mean(), "fake": of_fake.mean()}
-        if objective.gradient_penalty:
-            metrics |= {f"{objective.loss}_loss": loss}
-            critic = functools.partial(players.discriminator.apply, weights, kept)
-            penalty = gradient_penalty(lambda y: critic(y, c)[0], key_penalty, real, fake)
-            loss, metrics = loss + objective.gradient_penalty * penalty, metrics | {"gradient_penalty": penalty}
+        critic = functools.partial(players.discriminator.apply, weights, kept)
+        value = game.discriminator(of_real, of_fake)
+        loss, metrics = _penalized(objective, value, lambda y: critic(y, c)[0], key_penalty, real, fake)
+        metrics |= {"real": of_real.mean(), "fake": of_fake.mean()}
         return loss, (state | {"discriminator": kept, "spectral": vectors}, metrics)
 
     def generator_loss(params, state, key, batch):
@@ -187,6 +184,15 @@ def adversarial(
 
     losses = {"discriminator": discriminator_loss, "generator": generator_loss}
     return Model(init, losses, sample, discriminate=discriminate)
+
+
+def _penalized(objective, loss, critic, key, real, fake):
+    """(loss with the gradient penalty, where there is one; metrics of both)."""
+    if not objective.gradient_penalty:
+        return loss, {}
+    penalty = gradient_penalty(critic, key, real, fake)
+    metrics = {f"{objective.loss}_loss": loss, "gradient_penalty": penalty}
+    return loss + objective.gradient_penalty * penalty, metrics
 
 
 def _compare(discriminator, weights, state, real, fake, c, key):

@@ -99,18 +99,12 @@ def rbm(
         log_z = state["log_partition"][FORWARD if annealing else ENUMERATION][0]
         return log_weight - harmonium.free_energy(units, params["model"], v) - log_z
 
-    def sample(params, state, key, num, cond=None, temperature=1.0):
-        key_start, key = jax.random.split(key)
-        base = {"visible_bias": units.bias(state["visible_mean"])}
-        start = units.draw(base, jnp.zeros((num, spec.dims)), key_start, temperature)
-        return scale.events(state, harmonium.gibbs(units, params["model"], key, start, sample_steps, temperature))
-
     energy, score = _energy(units, scale)
     kind = "exact" if visible == "bernoulli" or spec.bins is None else "lower"
     return Model(
         init,
         {"model": loss},
-        sample,
+        _sampler(spec, units, scale, sample_steps),
         log_prob,
         "estimate" if annealing else kind,
         energy=energy,
@@ -162,6 +156,18 @@ def _standardized(spec, noise_std):
         return noise.inverse((state["shift"] + state["scale"] * v).reshape(-1, *spec.shape))
 
     return Scale(init, read, events)
+
+
+def _sampler(spec, units, scale, steps):
+    """The function `sample` of a Model."""
+
+    def sample(params, state, key, num, cond=None, temperature=1.0):
+        key_start, key = jax.random.split(key)
+        base = {"visible_bias": units.bias(state["visible_mean"])}
+        start = units.draw(base, jnp.zeros((num, spec.dims)), key_start, temperature)
+        return scale.events(state, harmonium.gibbs(units, params["model"], key, start, steps, temperature))
+
+    return sample
 
 
 def _energy(units, scale):
