@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import pytest
 
@@ -773,6 +774,22 @@ def test_a_cluster_that_cannot_run_a_trial_is_told(capsys):
     assert not capsys.readouterr().err
     check_room([small], {"gpu": 1}, grows=True)
     assert capsys.readouterr().err == "--resources=gpu=1: no node has these; waiting for one that has\n"
+
+
+@needs_ray
+@pytest.mark.parametrize("signals", [[], [signal.SIGINT]])
+def test_a_trial_on_ray_is_given_up_by_itself_and_not_because_its_sweep_is_stopped(monkeypatch, signals):
+    from genflow.sweep import ray_tune
+
+    lost = trial.Outcome("interrupted", None, "")
+    monkeypatch.setattr(ray_tune.trial, "outcome", lambda *_: lost)
+    search, settled = object.__new__(ray_tune.Search), []
+    search._plan, search._signals, search._waiting, search.pruned = None, signals, [], set()
+    search._restarts = types.SimpleNamespace(allow=lambda number: False)
+    search._settle = lambda *found: settled.append(found)
+    search.numbers = {"a": 7}
+    search.on_trial_complete("a")
+    assert (search._waiting, settled) == (([7], []) if signals else ([], [(7, lost)]))
 
 
 @needs_ray

@@ -63,9 +63,9 @@ class Trainable(tune.Trainable):
 class Search(tune.search.Searcher):
     """Ray Tune's view of the study: what to run next, and what came of it."""
 
-    def __init__(self, plan: Plan, study: Study, tell: Callable[[int, Outcome], None]):
+    def __init__(self, plan: Plan, study: Study, tell: Callable[[int, Outcome], None], signals: Sequence[int] = ()):
         super().__init__(metric="validations", mode="max")
-        self._plan, self._study, self._tell = plan, study, tell
+        self._plan, self._study, self._tell, self._signals = plan, study, tell, signals
         self._waiting, self._restarts = study.unfinished(), driver.Restarts(plan)
         self.numbers: dict[str, int] = {}  # of the trials that run, by Ray's name for them
         self.pruned: set[int] = set()
@@ -92,8 +92,8 @@ class Search(tune.search.Searcher):
         except UserError as wrong:
             self.error = self.error or wrong
             return
-        if found.state == "interrupted" and self._restarts.allow(number):
-            self._waiting.insert(0, number)
+        if found.state == "interrupted" and (self._signals or self._restarts.allow(number)):
+            self._waiting.insert(0, number)  # of a sweep that is stopped itself: for the one that goes on
         else:
             self._settle(number, found)
 
@@ -149,10 +149,10 @@ def drive(
       driver.Stopped: SIGTERM or SIGINT.
     """
     _connect(address, plan.sweep.workers, resources)
-    search = Search(plan, study, tell)
     try:
         check_room(ray.nodes(), resources, grows=bool(address))
         with driver.interruptible() as signals:
+            search = Search(plan, study, tell, signals)
             _tuner(search, Stopper(search, signals), plan, resources).fit()
     finally:
         ray.shutdown()
