@@ -1,8 +1,13 @@
 """Where rows that a model draws itself lie: as those of a batch, each on one device."""
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree, Shaped
+
+
+def over_rows(mesh: Mesh | AbstractMesh, axis: int = 0) -> PartitionSpec:
+    """Of arrays whose `axis` is the batch: cut over all devices."""
+    return PartitionSpec(*(None,) * axis, mesh.axis_names)
 
 
 def cut_rows(x: Shaped[Array, "B *event"]) -> Shaped[Array, "B *event"]:
@@ -13,7 +18,7 @@ def cut_rows(x: Shaped[Array, "B *event"]) -> Shaped[Array, "B *event"]:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or len(x) % mesh.size:
         return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(mesh.axis_names))
+    return jax.lax.with_sharding_constraint(x, over_rows(mesh))
 
 
 def rows_beside(params: PyTree, num: int) -> NamedSharding | None:
@@ -25,4 +30,4 @@ def rows_beside(params: PyTree, num: int) -> NamedSharding | None:
     meshes = [sharding.mesh for sharding in shardings if isinstance(sharding, NamedSharding)]
     if not meshes or meshes[0].size == 1 or num % meshes[0].size:
         return None
-    return NamedSharding(meshes[0], PartitionSpec(meshes[0].axis_names))
+    return NamedSharding(meshes[0], over_rows(meshes[0]))

@@ -17,6 +17,7 @@ from jaxtyping import PyTree
 
 from genflow.errors import UserError
 from genflow.optimizers import leaf_name
+from genflow.rows import over_rows
 from genflow.rules import AXES, LARGEST, axes_fault
 
 PARAMS = "params/"  # how paths of parameters begin
@@ -48,7 +49,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
     """Arrays whose `axis` is the batch, cut over all devices of the mesh."""
-    return NamedSharding(mesh, PartitionSpec(*(None,) * axis, AXES))
+    return NamedSharding(mesh, over_rows(mesh, axis))
 
 
 def tree_shardings(mesh: Mesh, tree: PyTree, rules: Sequence = ()) -> PyTree:
