@@ -225,6 +225,7 @@ def restore(
     found_steps = hosts.every(steps(directory, which))[0]
     for step in reversed(found_steps):
         path = Path(directory).absolute() / which / str(step)
+        hosts.seen(path.exists)
         values, metadata, problem = _read(path, target, hint)
         views = hosts.every([problem, path.exists()])  # all of them decide by the same, before one moves anything
         problem = next((told for told, _ in views if told), "")

@@ -65,6 +65,16 @@ def every(value: Any) -> list[Any]:
     return [json.loads(row.tobytes()) for row in rows]
 
 
+def seen(look: Callable[[], Any]) -> list[Any]:
+    """What each process sees of a file system, once it sees what the first saw; a network file system may lag."""
+    mine = look()
+    first, deadline = every(mine)[0], time.monotonic() + LAG_SECONDS
+    while mine != first and time.monotonic() < deadline:
+        time.sleep(0.2)
+        mine = look()
+    return every(mine)
+
+
 def check_same(what: str, value: str) -> None:
     """Raises UserError where a text is another one on another host: they would compute different things together."""
     values = every(value)
@@ -77,12 +87,8 @@ def check_same(what: str, value: str) -> None:
 
 def check_shared(workdir: pathlib.Path) -> None:
     """Raises UserError where a process does not see the run folder that the first one has locked."""
-    mine = _holder(workdir)
-    first, deadline = every(mine)[0], time.monotonic() + LAG_SECONDS
-    while mine != first and time.monotonic() < deadline:
-        time.sleep(0.2)
-        mine = _holder(workdir)
-    if blind := [i for i, other in enumerate(every(mine)) if other != first]:
+    views = seen(lambda: _holder(workdir))
+    if blind := [i for i, view in enumerate(views) if view != views[0]]:
         raise UserError(
             f"process {blind[0]} does not see the run folder of process 0: --workdir={workdir} must be a folder that "
             "all hosts share"

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from conftest import ENVIRONMENT
 
-from genflow import cli, train
+from genflow import cli, hosts, train
 from genflow.checkpoint import restore
 from genflow.experiment import assemble, initializer
 from genflow.metrics import read_rows
@@ -92,6 +92,15 @@ def last_state(workdir, config):
     """The leaves of the last state of a run, in the memory of this process."""
     _, target = initializer(assemble(config))
     return [np.asarray(leaf) for leaf in jax.tree.leaves(restore(workdir / "checkpoints", target)[0])]
+
+
+@pytest.mark.parametrize(("seconds", "views"), [(30, ["new", "new"]), (0, ["new", ""])])
+def test_a_file_system_that_lags_is_waited_for(monkeypatch, seconds, views):
+    looks = iter(["", "", "new"])
+    monkeypatch.setattr(hosts, "LAG_SECONDS", seconds)
+    monkeypatch.setattr(hosts.time, "sleep", lambda _: None)
+    monkeypatch.setattr(hosts, "every", lambda mine: ["new", mine])
+    assert hosts.seen(lambda: next(looks)) == views
 
 
 def test_two_processes_are_killed_and_stopped_and_end_where_one_does(tmp_path):
