@@ -134,6 +134,7 @@ class Progress:
         self._start, self._total, self._batch_size, self._elsewhere = start, total, batch_size, elsewhere
         self._begin = time.monotonic()
         self._last = start, self._begin - elsewhere()  # step and seconds of training, on a clock of their own
+        self._rate = math.nan
         self._bar = None
         if sys.stderr.isatty():
             form = "{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix} [{elapsed}<{remaining}]"
@@ -145,24 +146,31 @@ class Progress:
             self._bar.set_postfix_str(f"{self.images_per_second(step):,.0f} images/s, {loss:.3f} {name}", refresh=False)
             self._bar.update(step - self._bar.n)
 
-    def log(self, step: int, loss: float, name: str) -> None:
-        """Prints a line where there is no bar; the next rate counts from here."""
+    def log(self, step: int, loss: float, name: str, begun: int | None = None) -> None:
+        """Prints a line where there is no bar; the next rate counts from here. `begun` as of `images_per_second`."""
+        begun = step if begun is None else begun
+        rate, done, now = self.images_per_second(begun), begun - self._start, time.monotonic()
         if self._bar is None:
-            rate = self.images_per_second(step)
-            done, elapsed = step - self._start, time.monotonic() - self._begin
-            left = (self._total - step) * elapsed / done if done else math.nan
+            left = (self._total - begun) * (now - self._begin) / done if done else math.nan
             print(
                 f"step {step:>7}/{self._total}  {rate:>8,.0f} images/s  {loss:.4f} {name}  {clock(left)} left",
                 file=sys.stderr,
                 flush=True,
             )
-        self._last = step, time.monotonic() - self._elsewhere()
+        if begun > self._last[0]:
+            self._rate, self._last = rate, (begun, now - self._elsewhere())
 
-    def images_per_second(self, step: int) -> float:
-        """Mean rate of training since the last call of `log`, or since the first step."""
-        last, begin = self._last
-        elapsed = time.monotonic() - self._elsewhere() - begin
-        return (step - last) * self._batch_size / elapsed if elapsed > 0 else math.nan
+    def images_per_second(self, begun: int) -> float:
+        """Mean rate of training since the last call of `log`, or since the first step; that one's where none was begun.
+
+        Args:
+          begun: steps so far that are done or on their way. A device has as many to do at each call of `log`, and a CPU
+            none, so that this tells how many were done between two; where they are awaited, no new one has begun.
+        """
+        (last, begin), now = self._last, time.monotonic() - self._elsewhere()
+        if begun == last:
+            return self._rate
+        return (begun - last) * self._batch_size / (now - begin) if now > begin else math.nan
 
     def close(self) -> None:
         """Leaves the bar as it is."""

@@ -188,12 +188,12 @@ def _loop(run: Run, train_state: TrainState, feed: Feed, call, interruptions: ho
         with run.watch.measure("train"):
             train_state, metrics = call(train_state, feed.data, feed.entries(step, count), np.int32(count))
             step += count
-            _record(run, pending)  # of the call before: the device is already busy with this one
+            _record(run, pending, step)  # of the call before: the device is already busy with this one
             pending = step, metrics
         last, signal = step == config.train.num_steps, interruptions.agreed()
-        if signal or last or is_due(config.eval.every, step) or is_due(config.checkpoint.every, step):
+        if signal or last or any(is_due(period, step) for period in _pauses(config)):
             with run.watch.measure("train"):
-                pending = _record(run, pending)
+                pending = _record(run, pending, step)
         if last or is_due(config.eval.every, step):
             _validate(run, train_state, step)
         if is_due(config.sample.every, step):
@@ -210,9 +210,14 @@ def _loop(run: Run, train_state: TrainState, feed: Feed, call, interruptions: ho
             raise Interrupted(signal, step)
 
 
+def _pauses(config):
+    """How often, in steps, something else than training happens."""
+    return config.eval.every, config.sample.every, config.checkpoint.every
+
+
 def next_stop(config: ConfigDict, step: int) -> int:
     """The step at which the next call ends: after steps_per_call, or where something is due."""
-    periods = (config.train.log_every, config.eval.every, config.sample.every, config.checkpoint.every)
+    periods = (config.train.log_every, *_pauses(config))
     stops = [step - step % period + period for period in periods if period]
     return min([step + config.train.steps_per_call, config.train.num_steps, *stops])
 
@@ -222,8 +227,12 @@ def is_due(period: int, step: int) -> bool:
     return period > 0 and step % period == 0
 
 
-def _record(run: Run, pending) -> None:
-    """Fetches and writes the metrics of a finished call, and stops a run that cannot go on."""
+def _record(run: Run, pending, begun: int) -> None:
+    """Fetches and writes the metrics of a finished call, and stops a run that cannot go on.
+
+    Args:
+      begun: the last step of the newest call.
+    """
     if pending is None:
         return
     step, metrics = pending
@@ -239,10 +248,10 @@ def _record(run: Run, pending) -> None:
             for group, o in run.experiment.optimizers.items()
         }
         named = {unit(spec).replace("/", "_per_"): loss} if "nll" in values else {}
-        rates["images_per_second"] = run.progress.images_per_second(step)
+        rates["images_per_second"] = run.progress.images_per_second(begun)
         rates["goodput"] = run.watch.goodput()["value"] or 0.0
         run.writer.write(step, "train", values | named | rates)
-        run.progress.log(step, loss, name)
+        run.progress.log(step, loss, name, begun)
     _check_progress(run, step, values)
 
 

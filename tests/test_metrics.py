@@ -161,6 +161,32 @@ def test_a_rate_is_that_of_training_since_the_line_before(capsys, now):
         assert capsys.readouterr().err.split()[-2:] == [left, "left"]
 
 
+@pytest.mark.parametrize(("inline", "first"), [(True, 8.0), (False, 16.0)])
+def test_a_rate_does_not_depend_on_who_waits_for_a_call(now, inline, first):
+    """Calls of 10 steps and 10 s, recorded after the next has begun, as in `train`; a pause after the third and last.
+
+    A CPU has then done that one too; another device is still at it, and its first row counts a call too many.
+    """
+    progress, done, rates = Progress(0, 60, 8), {0: now[0]}, []
+
+    def begin(call):
+        done[call] = max(now[0], done[call - 1]) + 10.0
+        now[0] = done[call] if inline else now[0]
+
+    def record(call, begun):
+        now[0] = max(now[0], done[call])
+        rates.append(progress.images_per_second(10 * begun))
+        progress.log(10 * call, 1.0, "nats", 10 * begun)
+
+    for call in range(1, 7):
+        begin(call)
+        if call not in (1, 4):
+            record(call - 1, call)
+        if call in (3, 6):
+            record(call, call)
+    assert rates == [first, *[8.0] * 5]
+
+
 def test_the_first_step_has_no_rate_yet(capsys, now):
     progress = Progress(0, 10, 8)
     progress.log(0, math.nan, "nats")
