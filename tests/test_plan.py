@@ -587,6 +587,13 @@ def test_the_page_agrees_with_the_record():
     assert all(len(row) == len(page.COLUMNS) for row in page.rows(plans))
 
 
+def test_every_experiment_fits_on_the_slice_that_it_names():
+    paths, plans = {path.stem: path for path in cli.config_files()}, page.read(cli.ROOT)
+    assert set(plans) <= set(paths)
+    assert {name: plan["slice"] for name, plan in plans.items()} == {n: every.slice_of(paths[n]) for n in plans}
+    assert [name for name, plan in plans.items() if not plan.get("fits")] == []
+
+
 def test_the_script_refuses_what_it_cannot_do():
     done = run_script("--config=configs/maf_gas.py", "--topology=v5e:3x3")
     assert done.returncode == 2
