@@ -164,8 +164,9 @@ class Progress:
         """Mean rate of training since the last call of `log`, or since the first step; that one's where none was begun.
 
         Args:
-          begun: steps so far that are done or on their way. A device has as many to do at each call of `log`, and a CPU
-            none, so that this tells how many were done between two; where they are awaited, no new one has begun.
+          begun: the steps that the device was given so far. When a row is written one call is ahead of it, under way on
+            an accelerator and done on a CPU: counted, it cancels out between two rows of either. In a pause nothing is
+            ahead, and the rate of the row before stands.
         """
         (last, begin), now = self._last, time.monotonic() - self._elsewhere()
         if begun == last:
