@@ -543,8 +543,9 @@ with RunClock().attempt(folder), tracked(folder, {"name": "toy", "model": {"dept
 """
 
 
+@pytest.mark.extras
 def test_the_real_package_writes_offline_and_tells_no_secret(tmp_path):
-    pytest.importorskip("wandb", reason="wandb is not installed")
+    pytest.importorskip("wandb", reason="wandb is not installed: pip install 'genflow[log]'")
     (tmp_path / "run").mkdir()
     environment = os.environ | {"MY_TOKEN": "hunter2secret", "WANDB_API_KEY": 40 * "a", "HOME": str(tmp_path)}
     command = [sys.executable, "-c", REAL, str(tmp_path / "run")]
