@@ -140,10 +140,11 @@ class Progress:
             form = "{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix} [{elapsed}<{remaining}]"
             self._bar = tqdm(initial=start, total=total, bar_format=form, dynamic_ncols=True, leave=True)
 
-    def update(self, step: int, loss: float, name: str) -> None:
-        """Moves the bar to a step whose loss is known; `name` is its unit, or what it is."""
+    def update(self, step: int, loss: float, name: str, begun: int | None = None) -> None:
+        """Moves the bar to a step whose loss is known; `name` is its unit, or what it is, `begun` as in `log`."""
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{self.images_per_second(step):,.0f} images/s, {loss:.3f} {name}", refresh=False)
+            rate = self.images_per_second(step if begun is None else begun)
+            self._bar.set_postfix_str(f"{rate:,.0f} images/s, {loss:.3f} {name}", refresh=False)
             self._bar.update(step - self._bar.n)
 
     def log(self, step: int, loss: float, name: str, begun: int | None = None) -> None:

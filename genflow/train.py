@@ -241,7 +241,7 @@ def _record(run: Run, pending, begun: int) -> None:
     name, loss = next((k, v) for k, v in values.items() if "loss" in k)
     if "nll" in values:
         name, loss = unit(spec), in_unit(spec, values["nll"])
-    run.progress.update(step, loss, name)
+    run.progress.update(step, loss, name, begun)
     if is_due(config.train.log_every, step) or step == config.train.num_steps:
         rates = {
             f"learning_rate{_suffix(run, group)}": float(o.schedule((step - 1) // o.every))

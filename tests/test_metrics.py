@@ -201,14 +201,16 @@ def test_a_bar_on_a_terminal(monkeypatch):
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
     progress = Progress(start=20, total=100, batch_size=8)
+    monkeypatch.setattr(progress, "images_per_second", float)
     time.sleep(0.11)  # tqdm draws at most ten times a second
-    progress.update(60, 2.5, "bits/dim")
+    progress.update(60, 2.5, "bits/dim", 70)
     progress.log(60, 2.5, "bits/dim")
     progress.close()
     text = terminal.getvalue()
     assert "step 60/100" in text
     assert "60%" in text
     assert "images/s, 2.500 bits/dim" in text
+    assert "70 images/s" in text
     assert "left" not in text
 
 
